@@ -1,0 +1,74 @@
+"""Entry point. Sub-commands are imported only when called, so that ``quayside --help`` stays instant.
+
+Every `QuaysideError` ends as one sentence on standard error and its exit code; a stack trace is never shown unless
+``QUAYSIDE_DEBUG=1``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING, Final
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: name → (module:attribute of a click or typer command, one line of help)
+COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "up": ("quayside.cli.up:app", "Start webserver and daemon with every code location (port 3000)."),
+    "doctor": ("quayside.cli.doctor:app", "Print every setting, where it comes from, and what answers."),
+    "db": ("quayside.cli.db:app", "PostgreSQL and Valkey: start, stop, status, migrate."),
+    "lake": ("quayside.cli.lake:app", "The lake: tables, snapshots, query, export, publish, maintain."),
+    "kycc": ("quayside.cli.kycc:app", "Score trade counterparties: generate, ingest, score, explain."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are named in `COMMANDS` and imported on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        if not isinstance(command, click.Command):
+            from typer.main import get_command
+
+            command = get_command(command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="quayside", prog_name="quayside")
+def cli() -> None:
+    """Quayside: a data platform for lending and trade finance, on Dagster."""
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit."""
+    from quayside.foundation.errors import QuaysideError
+
+    try:
+        cli.main(
+            args=list(arguments) if arguments is not None else None,
+            prog_name="quayside",
+            standalone_mode=True,
+        )
+    except QuaysideError as error:
+        if os.environ.get("QUAYSIDE_DEBUG") == "1":
+            raise
+        click.echo(f"quayside: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

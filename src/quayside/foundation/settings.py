@@ -1,0 +1,131 @@
+"""Every setting of the platform, read from the environment or a ``.env`` and validated once.
+
+The environment wins over ``.env``, which wins over the default. Secrets are `SecretStr`, so that no log, traceback or
+``repr`` shows them. `origin` says where a value came from; ``quayside doctor`` prints it. Nothing here opens anything.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from quayside.foundation.errors import SettingsError
+
+
+@cache
+def project_root() -> Path:
+    """The checkout this package is installed from in editable mode, else the current directory."""
+    checkout = Path(__file__).resolve().parents[3]
+    return checkout if (checkout / "workspace.yaml").is_file() else Path.cwd()
+
+
+class Settings(BaseSettings):
+    """The settings table. Field order is the order in which ``quayside doctor`` prints them."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_file_encoding="utf-8",
+        extra="ignore",
+        frozen=True,
+        case_sensitive=True,
+        env_ignore_empty=True,
+    )
+
+    home: Path = Field(Path(".quayside"), validation_alias="QUAYSIDE_HOME")
+    database_url: SecretStr | None = Field(None, validation_alias="QUAYSIDE_DATABASE_URL")
+    dagster_postgres_user: str | None = Field(None, validation_alias="DAGSTER_POSTGRES_USER")
+    dagster_postgres_password: SecretStr | None = Field(None, validation_alias="DAGSTER_POSTGRES_PASSWORD")
+    dagster_postgres_host: str | None = Field(None, validation_alias="DAGSTER_POSTGRES_HOST")
+    dagster_postgres_port: int = Field(5432, validation_alias="DAGSTER_POSTGRES_PORT", ge=1, le=65535)
+    dagster_postgres_db: str | None = Field(None, validation_alias="DAGSTER_POSTGRES_DB")
+    lake_url: str | None = Field(None, validation_alias="QUAYSIDE_LAKE_URL")
+    dagster_home: Path | None = Field(None, validation_alias="DAGSTER_HOME")
+    dagster_webserver_url: str = Field("http://localhost:3000", validation_alias="DAGSTER_WEBSERVER_URL")
+    dagster_environment: Literal["npd", "prod"] | None = Field(None, validation_alias="DAGSTER_ENVIRONMENT")
+    batch_id: str | None = Field(None, validation_alias="BATCH_ID")
+    daily_batch_id: str | None = Field(None, validation_alias="DAILY_BATCH_ID")
+    redis_host: str | None = Field(None, validation_alias="REDIS_HOST")
+    redis_port: int = Field(6379, validation_alias="REDIS_PORT", ge=1, le=65535)
+    redis_db: int = Field(0, validation_alias="REDIS_DB", ge=0)
+    redis_password: SecretStr | None = Field(None, validation_alias="REDIS_PASSWORD")
+    slack_webhook_url: SecretStr | None = Field(None, validation_alias="SLACK_WEBHOOK_URL")
+    slack_bot_token: SecretStr | None = Field(None, validation_alias="SLACK_BOT_TOKEN")
+    slack_default_channel: str = Field("#alerts", validation_alias="SLACK_DEFAULT_CHANNEL")
+    aws_endpoint_url: str | None = Field(None, validation_alias="AWS_ENDPOINT_URL")
+    aws_region: str | None = Field(None, validation_alias="AWS_REGION")
+    aws_access_key_id: str | None = Field(None, validation_alias="AWS_ACCESS_KEY_ID")
+    aws_secret_access_key: SecretStr | None = Field(None, validation_alias="AWS_SECRET_ACCESS_KEY")
+    aws_session_token: SecretStr | None = Field(None, validation_alias="AWS_SESSION_TOKEN")
+    log_format: Literal["text", "json"] = Field("text", validation_alias="QUAYSIDE_LOG_FORMAT")
+    threads: int | None = Field(None, validation_alias="QUAYSIDE_THREADS", ge=1)
+    memory_limit: str | None = Field(
+        None, validation_alias="QUAYSIDE_MEMORY_LIMIT", pattern=r"^\d+(\.\d+)?\s*[KMGT]i?B$"
+    )
+
+    @field_validator("home", "dagster_home")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else Path(os.path.normpath(project_root() / value.expanduser()))
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgres(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("postgresql://", "postgres://")):
+            raise ValueError("must start with postgresql://")
+        return value
+
+    @field_validator("lake_url")
+    @classmethod
+    def _lake_scheme(cls, value: str | None) -> str | None:
+        if value is not None and "://" in value and not value.startswith(("file://", "s3://")):
+            raise ValueError("must be a folder, file:///folder or s3://bucket/prefix")
+        return value
+
+    @property
+    def dagster_home_path(self) -> Path:
+        """DAGSTER_HOME, by default a folder in QUAYSIDE_HOME."""
+        return self.dagster_home or self.home / "dagster"
+
+    @property
+    def lake_data_path(self) -> str:
+        """Where the lake's Parquet files are: an absolute folder or an ``s3://`` prefix, without trailing slash."""
+        url = self.lake_url
+        if url is None:
+            return str(self.home / "lake")
+        if url.startswith("s3://"):
+            return url.rstrip("/")
+        return os.path.normpath(project_root() / Path(url.removeprefix("file://")).expanduser())
+
+    @classmethod
+    def variables(cls) -> dict[str, str]:
+        """Field name → environment variable."""
+        return {name: str(field.validation_alias) for name, field in cls.model_fields.items()}
+
+    def origin(self, field: str) -> Literal["environment", ".env", "default"]:
+        """Where the value of one field came from."""
+        variable = self.variables()[field]
+        if os.environ.get(variable):
+            return "environment"
+        return ".env" if field in self.model_fields_set else "default"
+
+
+def load_settings() -> Settings:
+    """Read and validate the settings.
+
+    Raises:
+        SettingsError: one sentence naming every variable that is wrong, and never a secret's value.
+    """
+    try:
+        return Settings(_env_file=project_root() / ".env")  # pyright: ignore[reportCallIssue]
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, e['loc']))} {e['msg'].removeprefix('Value error, ')}" for e in error.errors()
+        )
+        raise SettingsError(
+            f"Settings are not usable: {wrong}. Correct the variable in the environment or in .env."
+        ) from None

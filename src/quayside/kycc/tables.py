@@ -1,0 +1,146 @@
+"""KYCC's tables in the lake: names, columns and order of columns, each once.
+
+Everything is in lake schema ``kycc`` and partitioned by ``batch_id``, so that reading or replacing one batch touches that
+batch's files alone, whatever else is stored. A batch is one observation of its parties: rows are keyed by
+(``batch_id``, the row's own id), and the same ``party_id`` in two batches is one party observed twice.
+
+Times are ``TIMESTAMP WITH TIME ZONE`` (UTC), money is ``DECIMAL(18,2)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+SCHEMA: Final = "kycc"
+MONEY: Final = "DECIMAL(18,2)"
+TIME: Final = "TIMESTAMP WITH TIME ZONE"
+
+
+@dataclass(frozen=True)
+class Table:
+    """One lake table. `columns` maps name to DuckDB type in stored order; `key` identifies a row."""
+
+    name: str
+    columns: dict[str, str]
+    key: tuple[str, ...]
+    partition_by: str | None = "batch_id"
+
+    @property
+    def qualified(self) -> str:
+        return f"{SCHEMA}.{self.name}"
+
+    def ddl(self) -> list[str]:
+        """Statements that make the table where it is missing."""
+        columns = ", ".join(f'"{name}" {type_}' for name, type_ in self.columns.items())
+        statements = [f"CREATE TABLE IF NOT EXISTS {self.qualified} ({columns})"]
+        if self.partition_by:
+            statements.append(f"ALTER TABLE {self.qualified} SET PARTITIONED BY ({self.partition_by})")
+        return statements
+
+
+PARTIES: Final = Table(
+    "parties",
+    {
+        "batch_id": "VARCHAR",
+        "party_id": "VARCHAR",
+        "name": "VARCHAR",
+        "party_type": "VARCHAR",
+        "kyc_verified": "TINYINT",
+        "tax_id": "VARCHAR",
+        "registration_number": "VARCHAR",
+        "contact_person": "VARCHAR",
+        "email": "VARCHAR",
+        "phone": "VARCHAR",
+        "address": "VARCHAR",
+        "created_at": TIME,
+        "profile": "VARCHAR",
+    },
+    ("batch_id", "party_id"),
+)
+
+ACCOUNTS: Final = Table(
+    "accounts",
+    {
+        "batch_id": "VARCHAR",
+        "account_id": "VARCHAR",
+        "party_id": "VARCHAR",
+        "account_type": "VARCHAR",
+        "currency": "VARCHAR",
+        "balance": MONEY,
+    },
+    ("batch_id", "account_id"),
+)
+
+TRANSACTIONS: Final = Table(
+    "transactions",
+    {
+        "batch_id": "VARCHAR",
+        "txn_id": "VARCHAR",
+        "party_id": "VARCHAR",
+        "counterparty_id": "VARCHAR",
+        "account_id": "VARCHAR",
+        "amount": MONEY,
+        "currency": "VARCHAR",
+        # amount converted to the base currency at the rate of the transaction's day
+        "amount_base": MONEY,
+        "txn_type": "VARCHAR",
+        "ts": TIME,
+        "reference": "VARCHAR",
+        "due_date": TIME,
+        "settles_txn_id": "VARCHAR",
+    },
+    ("batch_id", "txn_id"),
+)
+
+RELATIONSHIPS: Final = Table(
+    "relationships",
+    {
+        "batch_id": "VARCHAR",
+        "relationship_id": "VARCHAR",
+        "from_party_id": "VARCHAR",
+        "to_party_id": "VARCHAR",
+        "relationship_type": "VARCHAR",
+        "established_date": TIME,
+    },
+    ("batch_id", "relationship_id"),
+)
+
+#: One row per ingested version of a batch: written in the same transaction as the rows it speaks of.
+BATCHES: Final = Table(
+    "batches",
+    {
+        "batch_id": "VARCHAR",
+        "content_sha256": "VARCHAR",
+        "source": "VARCHAR",
+        "as_of": TIME,  # default moment of the features: the file's generated_at
+        "base_currency": "VARCHAR",
+        "provenance": "JSON",  # seed, distribution, counts, profile_breakdown as the file gave them
+        "rows_read": "JSON",  # per table
+        "rows_kept": "JSON",
+        "rows_quarantined": "JSON",
+        "loaded_at": TIME,
+    },
+    ("batch_id", "content_sha256"),
+)
+
+QUARANTINE: Final = Table(
+    "quarantine",
+    {
+        "batch_id": "VARCHAR",
+        "table_name": "VARCHAR",
+        "row_number": "BIGINT",  # 0-based position in the input
+        "row_key": "VARCHAR",
+        "reason": "VARCHAR",  # a code of quayside.kycc.ingest, e.g. unknown_currency
+        "detail": "VARCHAR",
+        "row": "JSON",
+    },
+    ("batch_id", "table_name", "row_number", "reason"),
+)
+
+FX_RATES: Final = Table(
+    "fx_rates",
+    {"currency": "VARCHAR", "base_currency": "VARCHAR", "day": "DATE", "rate": "DECIMAL(18,8)"},
+    ("currency", "base_currency", "day"),
+    partition_by=None,
+)
