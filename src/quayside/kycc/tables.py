@@ -144,3 +144,47 @@ FX_RATES: Final = Table(
     ("currency", "base_currency", "day"),
     partition_by=None,
 )
+
+#: What has been computed for a batch, one row per stage: written in the transaction that wrote the stage's rows, so
+#: that "the last batch that has features" is one small read whatever is stored.
+STAGES: Final = Table(
+    "stages",
+    {
+        "batch_id": "VARCHAR",
+        "stage": "VARCHAR",  # features | scores
+        "scorecard_version": "VARCHAR",  # '' for features
+        "as_of": TIME,
+        "rows": "BIGINT",
+        "fingerprint": "VARCHAR",
+        "completed_at": TIME,
+    },
+    ("batch_id", "stage", "scorecard_version"),
+    partition_by=None,
+)
+
+SCORES: Final = Table(
+    "scores",
+    {
+        "batch_id": "VARCHAR",
+        "party_id": "VARCHAR",
+        "as_of": TIME,
+        "scorecard_version": "VARCHAR",
+        "raw_score": "SMALLINT",
+        "total_score": "SMALLINT",
+        "band": "VARCHAR",
+        "decision": "VARCHAR",
+        "flags": "VARCHAR[]",
+        "rules": "VARCHAR[]",  # decision rules that fired, in the order they were applied
+        "reasons": "VARCHAR[]",  # characteristics that lost most points, worst first, at most four
+        "features": "JSON",  # the values the card and its rules read
+        "created_at": TIME,
+    },
+    ("batch_id", "scorecard_version", "party_id"),
+)
+
+#: Score rows that a later scoring of the same batch and version replaced.
+SCORE_HISTORY: Final = Table(
+    "score_history",
+    {**SCORES.columns, "superseded_at": TIME},
+    ("batch_id", "scorecard_version", "party_id", "superseded_at"),
+)
