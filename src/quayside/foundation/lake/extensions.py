@@ -1,0 +1,58 @@
+"""DuckDB's extensions, taken from their wheels: nothing is downloaded at run time, nothing is written to ``~/.duckdb``."""
+
+from __future__ import annotations
+
+import importlib.util
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from quayside.foundation.errors import SettingsError
+
+if TYPE_CHECKING:
+    import duckdb
+
+#: Extensions of every lake connection; S3 needs ``httpfs`` as well.
+LAKE_EXTENSIONS: Final = ("postgres_scanner", "ducklake")
+
+
+def load_extensions(con: duckdb.DuckDBPyConnection, folder: Path, names: tuple[str, ...]) -> None:
+    """Load extensions into a connection whose ``extension_directory`` is `folder`, linking them there when missing.
+
+    A link costs nothing where a copy would be 100 MB per state folder; DuckDB checks the signature of what it loads
+    either way. Other tools that use the same folder (dbt, a DuckDB shell) find them by name.
+
+    Raises:
+        SettingsError: the wheel of an extension is not installed for this DuckDB and platform.
+    """
+    row = con.execute(
+        "SELECT library_version, (SELECT platform FROM pragma_platform()) FROM pragma_version()"
+    )
+    version, platform = row.fetchone() or ("", "")
+    for name in names:
+        _link(_wheel_file(name, version), folder / version / platform / f"{name}.duckdb_extension")
+        con.execute(f"LOAD {name}")
+
+
+def _wheel_file(name: str, version: str) -> Path:
+    spec = importlib.util.find_spec(f"duckdb_extension_{name}")
+    for location in (spec and spec.submodule_search_locations) or ():
+        file = Path(location) / "extensions" / version / f"{name}.duckdb_extension"
+        if file.is_file():
+            return file
+    package = f"duckdb-extension-{name.replace('_', '-')}"
+    raise SettingsError(
+        f"DuckDB {version} has no extension {name} here: install {package}=={version.removeprefix('v')}, "
+        "or install Quayside from requirements.lock."
+    )
+
+
+def _link(wheel_file: Path, link: Path) -> None:
+    # A missing link, and one that points into an environment that was deleted, are both replaced; rename is atomic,
+    # so that of many processes starting at once each finds a whole link.
+    if link.exists():
+        return
+    link.parent.mkdir(parents=True, exist_ok=True)
+    new = link.with_name(f".{link.name}.{uuid.uuid4().hex}")
+    new.symlink_to(wheel_file)
+    new.replace(link)

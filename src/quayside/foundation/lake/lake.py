@@ -1,0 +1,133 @@
+"""`Lake`: connections, transactions and tables."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable
+from contextlib import closing, nullcontext, suppress
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+
+import duckdb
+
+from quayside.foundation.errors import ConflictError, sentence
+from quayside.foundation.lake import session
+from quayside.foundation.lake.conflicts import is_conflict
+
+if TYPE_CHECKING:
+    from quayside.foundation.settings import Settings
+
+T = TypeVar("T")
+
+ATTEMPTS: Final = 10
+FIRST_WAIT_SECONDS: Final = 0.05
+LONGEST_WAIT_SECONDS: Final = 2.0
+
+
+class LakeTable(Protocol):
+    """What `Lake.ensure_tables` needs to know of a table."""
+
+    @property
+    def qualified(self) -> str:
+        """``schema.table``."""
+        ...
+
+    def ddl(self) -> list[str]:
+        """Statements that make the table in an existing schema."""
+        ...
+
+
+class Lake:
+    """The lake of one set of settings. Holds no connection, so that it may be kept, pickled with care, or forked."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def connect(
+        self, *, read_only: bool = False, threads: int | None = None, memory_limit: str | None = None
+    ) -> duckdb.DuckDBPyConnection:
+        """A new in-memory DuckDB with the lake attached as ``lake`` and in use; close it after use.
+
+        Times are in UTC. `threads` and `memory_limit` (e.g. ``"4GB"``) override the settings.
+
+        Raises:
+            SettingsError: the data path is not the catalog's, or S3 has no credentials.
+            ServiceUnavailableError: PostgreSQL does not answer.
+        """
+        return session.open_connection(
+            self.settings, read_only=read_only, threads=threads, memory_limit=memory_limit
+        )
+
+    def attach_postgres(
+        self, con: duckdb.DuckDBPyConnection, alias: str = "pg", *, read_only: bool = False
+    ) -> None:
+        """Attach the platform's PostgreSQL to a lake connection as catalog `alias`."""
+        session.attach_postgres(con, self.settings, alias, read_only=read_only)
+
+    def transaction(
+        self, work: Callable[[duckdb.DuckDBPyConnection], T], con: duckdb.DuckDBPyConnection | None = None
+    ) -> T:
+        """Run `work` in one lake transaction and commit; on a conflict with another writer run it again.
+
+        `work` may run several times, so it must have no effect outside the lake that cannot be repeated. With `con`,
+        that connection is used and stays open.
+
+        Raises:
+            ConflictError: other writers won every time.
+        """
+        with nullcontext(con) if con is not None else closing(self.connect()) as connection:
+            for attempt in range(ATTEMPTS):
+                try:
+                    return _attempt(connection, work)
+                except duckdb.Error as error:
+                    if not is_conflict(error):
+                        raise
+                    last = error
+                longest = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**attempt)
+                time.sleep(random.uniform(longest / 4, longest))  # noqa: S311  jitter, not a secret
+        raise ConflictError(
+            f"Other writers changed the same lake tables {ATTEMPTS} times in a row ({sentence(last)}): try again."
+        )
+
+    def ensure_tables(
+        self, tables: Iterable[LakeTable], con: duckdb.DuckDBPyConnection | None = None
+    ) -> None:
+        """Make the tables, and their schemas, that do not exist. One query and no new snapshot when all do."""
+        wanted = list(tables)
+        with nullcontext(con) if con is not None else closing(self.connect()) as connection:
+            if not _missing(connection, wanted):
+                return
+
+            def create(connection: duckdb.DuckDBPyConnection) -> None:
+                for table in _missing(connection, wanted):
+                    schema = table.qualified.partition(".")[0]
+                    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+                    for statement in table.ddl():
+                        connection.execute(statement)
+
+            self.transaction(create, connection)
+
+
+def _attempt(con: duckdb.DuckDBPyConnection, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+    con.execute("BEGIN")
+    try:
+        result = work(con)
+        con.execute("COMMIT")
+    except BaseException:
+        _roll_back(con)
+        raise
+    return result
+
+
+def _roll_back(con: duckdb.DuckDBPyConnection) -> None:
+    with suppress(duckdb.TransactionException):  # a failed COMMIT has ended the transaction already
+        con.execute("ROLLBACK")
+
+
+def _missing(con: duckdb.DuckDBPyConnection, wanted: list[LakeTable]) -> list[LakeTable]:
+    rows = con.execute(
+        "SELECT schema_name || '.' || table_name FROM duckdb_tables() WHERE database_name = ?",
+        [session.CATALOG],
+    ).fetchall()
+    present = {row[0] for row in rows}
+    return [table for table in wanted if table.qualified not in present]

@@ -1,0 +1,204 @@
+"""Opening a DuckDB connection with the lake attached. Secrets travel as bound parameters, never inside SQL text."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import shutil
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import duckdb
+
+from quayside.foundation.errors import ServiceUnavailableError, SettingsError, sentence
+from quayside.foundation.lake.extensions import LAKE_EXTENSIONS, load_extensions
+from quayside.foundation.settings import Settings
+
+#: Name of the attached lake in every connection, and of its schema in PostgreSQL.
+CATALOG: Final = "lake"
+_PG_SECRET: Final = "quayside_postgres"  # noqa: S105  the name of a DuckDB secret, not its content
+_NO_CATALOG: Final = "creating a new DuckLake is explicitly disabled"
+_counter = itertools.count()
+
+
+@dataclass(frozen=True)
+class PostgresTarget:
+    """Where PostgreSQL is, split into what a DuckDB secret holds and the remaining libpq options."""
+
+    secret: dict[str, str]
+    options: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> PostgresTarget:
+        from psycopg.conninfo import conninfo_to_dict
+
+        from quayside.foundation.postgres import database_url
+
+        parts = {key: str(value) for key, value in conninfo_to_dict(database_url(settings)).items()}
+        names = {"host": "HOST", "port": "PORT", "dbname": "DATABASE", "user": "USER", "password": "PASSWORD"}
+        secret = {names[key]: parts.pop(key) for key in names if key in parts}
+        quoted = (f"{key}='{_backslash(value)}'" for key, value in parts.items())
+        return cls(secret, " ".join(quoted))
+
+
+def open_connection(
+    settings: Settings, *, read_only: bool, threads: int | None, memory_limit: str | None
+) -> duckdb.DuckDBPyConnection:
+    """A new in-memory DuckDB with the lake attached as ``lake`` and in use.
+
+    Raises:
+        SettingsError: the data path is not the one the catalog was made with, or S3 has no credentials.
+        ServiceUnavailableError: PostgreSQL or the data folder cannot be reached.
+    """
+    extensions = settings.home / "duckdb" / "extensions"
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "extension_directory": str(extensions),
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+        "temp_directory": str(_temp_directory(settings.home / "duckdb" / "tmp")),
+        "preserve_insertion_order": False,
+    }
+    if threads or settings.threads:
+        config["threads"] = threads or settings.threads or 1
+    if memory_limit or settings.memory_limit:
+        config["memory_limit"] = memory_limit or settings.memory_limit or ""
+    con = duckdb.connect(":memory:", config=config)
+    try:
+        on_s3 = settings.lake_data_path.startswith("s3://")
+        load_extensions(con, extensions, (*LAKE_EXTENSIONS, "httpfs") if on_s3 else LAKE_EXTENSIONS)
+        con.execute("SET TimeZone = 'UTC'")
+        if on_s3:
+            _create_secret(con, "quayside_s3", "s3", _s3_secret(settings))
+        _attach_lake(con, settings, read_only)
+        con.execute(f"USE {CATALOG}")
+    except BaseException:
+        con.close()
+        raise
+    return con
+
+
+def attach_postgres(
+    con: duckdb.DuckDBPyConnection, settings: Settings, alias: str = "pg", *, read_only: bool = False
+) -> None:
+    """Attach the platform's PostgreSQL to a lake connection as catalog `alias`."""
+    target = PostgresTarget.of(settings)
+    mode = ", READ_ONLY" if read_only else ""
+    try:
+        con.execute(
+            f"ATTACH {literal(target.options)} AS {identifier(alias)} (TYPE postgres, SECRET '{_PG_SECRET}'{mode})"
+        )
+    except duckdb.IOException as error:
+        raise ServiceUnavailableError(f"PostgreSQL does not answer: {_reason(error)}.") from None
+
+
+def identifier(name: str) -> str:
+    """`name` quoted as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """`text` quoted as an SQL string, for the places where DuckDB takes no parameter."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _attach_lake(con: duckdb.DuckDBPyConnection, settings: Settings, read_only: bool) -> None:
+    target = PostgresTarget.of(settings)
+    _create_secret(con, _PG_SECRET, "postgres", target.secret)
+    try:
+        try:
+            con.execute(
+                _attach_sql(settings, target, "READ_ONLY" if read_only else "CREATE_IF_NOT_EXISTS false")
+            )
+        except duckdb.InvalidInputException as error:
+            if _NO_CATALOG not in str(error):
+                raise
+            _create_catalog(con, settings, target)
+            con.execute(
+                _attach_sql(settings, target, "READ_ONLY" if read_only else "CREATE_IF_NOT_EXISTS false")
+            )
+    except duckdb.Error as error:
+        raise _attach_error(settings, error) from None
+
+
+def _create_catalog(con: duckdb.DuckDBPyConnection, settings: Settings, target: PostgresTarget) -> None:
+    # DuckLake's own CREATE SCHEMA and CREATE TABLE collide when several processes meet an empty database.
+    from quayside.foundation.postgres import advisory_lock
+
+    if not settings.lake_data_path.startswith("s3://"):
+        Path(settings.lake_data_path).mkdir(parents=True, exist_ok=True)
+    with advisory_lock(settings, "quayside.lake.create"):
+        con.execute(_attach_sql(settings, target, "CREATE_IF_NOT_EXISTS true"))
+        con.execute(f"DETACH {CATALOG}")
+
+
+def _attach_sql(settings: Settings, target: PostgresTarget, mode: str) -> str:
+    return (
+        f"ATTACH {literal('ducklake:postgres:' + target.options)} AS {CATALOG} (DATA_PATH "
+        f"{literal(settings.lake_data_path + '/')}, METADATA_SCHEMA '{CATALOG}', META_SECRET '{_PG_SECRET}', {mode})"
+    )
+
+
+def _attach_error(settings: Settings, error: duckdb.Error) -> Exception:
+    text = str(error)
+    if match := re.search(r'DATA_PATH parameter "(.*?)" does not match existing data path .*? "(.*?)"', text):
+        return SettingsError(
+            f"The lake's catalog was made for data in {match[2]} but QUAYSIDE_LAKE_URL says {match[1]}: "
+            "set QUAYSIDE_LAKE_URL to the first, or use another database."
+        )
+    return ServiceUnavailableError(f"The lake cannot be attached: {_reason(error)}.")
+
+
+def _reason(error: BaseException) -> str:
+    """What PostgreSQL said, without DuckDB's prefixes around it."""
+    return re.sub(r'^.*Unable to connect to Postgres at ".*?": ', "", sentence(error)).rstrip(".")
+
+
+def _create_secret(con: duckdb.DuckDBPyConnection, name: str, kind: str, values: dict[str, str]) -> None:
+    options = ", ".join([f"TYPE {kind}", *(f"{key} ?" for key in values)])
+    con.execute(f"CREATE SECRET {name} ({options})", list(values.values()))
+
+
+def _s3_secret(settings: Settings) -> dict[str, str]:
+    if settings.aws_access_key_id is None or settings.aws_secret_access_key is None:
+        raise SettingsError(
+            "The lake is on S3 but AWS_ACCESS_KEY_ID or AWS_SECRET_ACCESS_KEY is not set: set both, or "
+            "QUAYSIDE_LAKE_URL to a folder."
+        )
+    bucket = urlsplit(settings.lake_data_path).netloc
+    secret = {
+        "KEY_ID": settings.aws_access_key_id,
+        "SECRET": settings.aws_secret_access_key.get_secret_value(),
+        "REGION": settings.aws_region or "us-east-1",
+        "SCOPE": f"s3://{bucket}",
+    }
+    if settings.aws_session_token is not None:
+        secret["SESSION_TOKEN"] = settings.aws_session_token.get_secret_value()
+    if settings.aws_endpoint_url:
+        endpoint = urlsplit(settings.aws_endpoint_url)
+        secret |= {
+            "ENDPOINT": endpoint.netloc + endpoint.path.rstrip("/"),
+            "URL_STYLE": "path",
+            "USE_SSL": str(endpoint.scheme == "https").lower(),
+        }
+    return secret
+
+
+def _temp_directory(parent: Path) -> Path:
+    # DuckDB makes the folder when it first spills and removes it on close; what a killed process left goes here.
+    host = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())
+    if parent.is_dir():
+        for left in parent.glob(f"{host}-*"):
+            owner = left.name.removeprefix(f"{host}-").partition("-")[0]
+            if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+                shutil.rmtree(left, ignore_errors=True)
+    else:
+        parent.mkdir(parents=True, exist_ok=True)
+    return parent / f"{host}-{os.getpid()}-{next(_counter)}"
+
+
+def _backslash(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("'", "\\'")
