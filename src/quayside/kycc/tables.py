@@ -188,3 +188,16 @@ SCORE_HISTORY: Final = Table(
     {**SCORES.columns, "superseded_at": TIME},
     ("batch_id", "scorecard_version", "party_id", "superseded_at"),
 )
+
+ALL: Final = (
+    PARTIES,
+    ACCOUNTS,
+    TRANSACTIONS,
+    RELATIONSHIPS,
+    BATCHES,
+    QUARANTINE,
+    FX_RATES,
+    STAGES,
+    SCORES,
+    SCORE_HISTORY,
+)

@@ -1,0 +1,82 @@
+# Quayside. `make help` lists everything one can do here.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+UV := .tools/uv/bin/uv
+BIN := .venv/bin
+WORKERS ?= 2
+
+# An environment that forbids bytecode makes every start compile all it imports: twice the time.
+unexport PYTHONDONTWRITEBYTECODE
+# uv's own certificate store does not know the authority of a company's proxy; the system's does.
+export UV_SYSTEM_CERTS := 1
+export UV_NO_PROGRESS := 1
+
+.PHONY: help env demo test test-fast up stop lint format docs lock bench-kycc bench-startup faults-kycc clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+env: .venv/.ready  ## make the environment in .venv (brings uv into .tools)
+
+demo: env  ## generate 10,000 parties, run ingest, features and scores on Dagster, show the result
+	$(BIN)/quayside demo
+
+test: env data/synthetic_profiles.json  ## all tests, in parallel
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+test-fast: env data/synthetic_profiles.json  ## the tests that are not slow
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
+
+up: env data/synthetic_profiles.json  ## webserver and daemon with all locations, http://localhost:3000
+	$(BIN)/quayside up
+
+stop:  ## stop the embedded PostgreSQL and Valkey
+	$(BIN)/quayside db stop
+
+lint: env  ## ruff, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+
+format: env  ## write the formatting and what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: env  ## build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+bench-kycc: env  ## time and memory of every stage, and scoring beside other libraries, into benchmarks/RESULTS.md
+	$(BIN)/python -m benchmarks.kycc
+
+bench-startup: env  ## what starting the command and loading a location costs
+	$(BIN)/python -m benchmarks.startup
+
+faults-kycc: env  ## kill KYCC at random moments (SEED=, KILLS=), then compare with an undisturbed run
+	$(BIN)/python -m tests.faults.kycc --kills $(or $(KILLS),60) --seed $(or $(SEED),1)
+
+lock: $(UV)  ## resolve pyproject.toml anew into requirements.lock
+	$(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 --all-extras \
+		--custom-compile-command "make lock" pyproject.toml -o requirements.lock
+
+clean:  ## remove environment, tools and state (stops the embedded servers first)
+	-[ ! -x $(BIN)/quayside ] || $(BIN)/quayside db stop
+	rm -rf .venv .tools .quayside data site
+
+data/synthetic_profiles.json: .venv/.ready
+	$(BIN)/quayside kycc generate --out $@
+
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Quayside needs Python 3.11 or newer; '$(PYTHON)' is older. Name another: make PYTHON=python3.13 …"; exit 1; }
+	@$(PYTHON) -m pip --version >/dev/null 2>&1 \
+		|| { echo "'$(PYTHON)' has no pip. Install it (Debian: apt-get install python3-pip) and run make again."; exit 1; }
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .tools/uv 'uv>=0.9,<1'
+
+.venv/.ready: requirements.lock pyproject.toml | $(UV)
+	$(UV) venv --quiet --allow-existing --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" .venv
+	$(UV) pip sync --quiet --require-hashes --compile-bytecode requirements.lock
+	$(UV) pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@

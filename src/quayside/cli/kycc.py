@@ -1,0 +1,209 @@
+"""``quayside kycc``: the line from a file to explained scores, without Dagster."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(help="Score trade counterparties: generate, ingest, features, score, explain.", no_args_is_help=True)
+scorecard_app = typer.Typer(help="The scorecard as data and as SQL.", no_args_is_help=True)
+app.add_typer(scorecard_app, name="scorecard")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+BatchId = Annotated[str | None, typer.Option("--batch-id", help="Left out: the last batch that has what is needed.")]
+AsOf = Annotated[
+    datetime | None,
+    typer.Option(
+        help="Moment of the features, UTC. Left out: the batch's own.",
+        formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"],
+    ),
+]
+
+
+def _service():  # noqa: ANN202 - ScoringService, imported when used
+    from quayside.foundation.logs import configure
+    from quayside.kycc.service import ScoringService
+
+    service = ScoringService()
+    configure(service.settings)
+    return service
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return None if moment is None else moment.replace(tzinfo=UTC)
+
+
+@app.command()
+def generate(
+    out: Annotated[Path, typer.Option(help="A .json file, or a folder for Parquet.")] = Path("data/synthetic_profiles.json"),
+    parties: Annotated[int, typer.Option(min=1)] = 1000,
+    batch_id: Annotated[str, typer.Option()] = "BATCH_001",
+    mix: Annotated[str, typer.Option(help="balanced, risky or safe.")] = "balanced",
+    seed: Annotated[int, typer.Option()] = 42,
+    generated_at: Annotated[
+        datetime | None, typer.Option(help="The batch's moment, UTC. Left out: a fixed one.", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"])
+    ] = None,
+) -> None:
+    """Write a synthetic batch, and its outcomes beside it; the same arguments give the same bytes."""
+    raise NotImplementedError
+
+
+@app.command()
+def ingest(
+    source: Annotated[str, typer.Argument(help="JSON file, folder of Parquet files, or lake:SCHEMA.")],
+    batch_id: BatchId = None,
+    max_reject_ratio: Annotated[float, typer.Option(min=0, max=1, help="Share of a table that may be quarantined.")] = 0.01,
+    replace: Annotated[bool, typer.Option("--replace", help="Remove rows of the batch that this file no longer has.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Load one batch into the lake; rows that cannot be used are quarantined with their reason."""
+    from quayside.foundation import console
+    from quayside.foundation.progress import step
+
+    service = _service()
+    with step(f"Ingest {source}"):
+        result = service.ingest(source, batch_id, max_reject_ratio=max_reject_ratio, replace=replace)
+    if as_json:
+        console.show_json(result.as_dict())
+        return
+    console.show([{"table": table, **counts} for table, counts in result.counts().items()])
+    for warning in result.warnings:
+        typer.echo(f"note: {warning}")
+    state = "was loaded before, nothing changed" if result.already_loaded else "is loaded"
+    typer.echo(f"Batch {result.batch_id} {state}; features default to {result.as_of:%Y-%m-%d %H:%M:%S} UTC.")
+
+
+@app.command()
+def features(batch_id: BatchId = None, as_of: AsOf = None, as_json: Json = False) -> None:
+    """Compute the features of a batch as of a moment."""
+    from quayside.foundation import console
+    from quayside.foundation.progress import step
+
+    service = _service()
+    with step("Features"):
+        results = service.extract(batch_id, _utc(as_of))
+    rows: list[dict[str, Any]] = [
+        {"feature": s.name, "coverage": round(s.coverage, 4), "min": s.minimum, "mean": s.mean, "max": s.maximum}
+        for group in ("kyc", "transaction", "network")
+        for s in results[group].statistics
+    ]
+    console.show(rows, as_json=as_json)
+
+
+@app.command()
+def score(
+    batch_id: BatchId = None,
+    as_of: AsOf = None,
+    scorecard_version: Annotated[str, typer.Option("--scorecard")] = "v1",
+    as_json: Json = False,
+) -> None:
+    """Score a batch; its features are computed first where they are missing."""
+    from quayside.foundation import console
+    from quayside.foundation.progress import step
+
+    service = _service()
+    moment = _utc(as_of)
+    with service.connection() as con:
+        batch = service.resolve("loaded", batch_id, moment, con)
+        ready = service.has_features(batch, con)
+    if not ready:
+        with step("Features"):
+            service.extract(batch.batch_id, batch.as_of)
+    with step("Score"):
+        result = service.score(batch.batch_id, batch.as_of, scorecard_version)
+    if as_json:
+        console.show_json(
+            {"batch_id": result.batch.batch_id, "as_of": result.batch.as_of, "scorecard_version": result.version}
+            | result.summary.as_dict()
+        )
+        return
+    console.show(band_rows(result.summary))
+    typer.echo(
+        f"{result.summary.parties:,} parties of batch {result.batch.batch_id} scored by {result.version} as of "
+        f"{result.batch.as_of:%Y-%m-%d}, mean {result.summary.mean:.1f}; {result.written.added} new, "
+        f"{result.written.changed} changed."
+    )
+
+
+def band_rows(summary: Any) -> list[dict[str, Any]]:
+    """The band table of a scored batch, with the share drawn as a bar."""
+    from quayside.kycc.bands import BANDS
+
+    floors = dict(BANDS)
+    return [
+        {
+            "band": band,
+            "from": floors[band],  # pyright: ignore[reportArgumentType]
+            "parties": n,
+            "share": f"{n / summary.parties:.1%}",
+            "": "█" * round(40 * n / summary.parties),
+        }
+        for band, n in summary.bands.items()
+    ]
+
+
+@app.command()
+def explain(
+    party: Annotated[str, typer.Argument(help="A party_id.")],
+    batch_id: BatchId = None,
+    scorecard_version: Annotated[str | None, typer.Option("--scorecard")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show how one party's score came about: the points bar by bar, the rules, the reasons."""
+    from quayside.foundation import console
+    from quayside.kycc.scorecard import render
+
+    row, explanation = _service().explain(party, batch_id, scorecard_version)
+    if as_json:
+        console.show_json({"score": row, "explanation": explanation.to_dict()})
+        return
+    typer.echo(f"{party}  batch {row['batch_id']}  as of {row['as_of']:%Y-%m-%d}  scorecard {row['scorecard_version']}")
+    typer.echo(render(explanation))
+
+
+@app.command()
+def batches(as_json: Json = False) -> None:
+    """List the batches: when loaded, how large, which steps they have."""
+    from quayside.foundation import console
+
+    console.show(_service().batches(), as_json=as_json)
+
+
+@app.command()
+def quarantine(batch_id: BatchId = None, limit: Annotated[int, typer.Option(min=1)] = 20, as_json: Json = False) -> None:
+    """List rows that were not loaded, each with its reason."""
+    from quayside.foundation import console
+
+    console.show(_service().quarantine(batch_id, limit), as_json=as_json)
+
+
+@scorecard_app.command("show")
+def scorecard_show(
+    version: Annotated[str, typer.Argument(help="Version, or a YAML/JSON file.")] = "v1", as_json: Json = False
+) -> None:
+    """Show a card: characteristics, bins and points."""
+    from quayside.foundation import console
+    from quayside.kycc.scorecard import load_scorecard
+
+    card = load_scorecard(version)
+    if as_json:
+        console.show_json(card.to_dict())
+        return
+    console.show(card.rows())
+
+
+@scorecard_app.command("sql")
+def scorecard_sql(
+    version: Annotated[str, typer.Argument(help="Version, or a YAML/JSON file.")] = "v1",
+    dialect: Annotated[str, typer.Option(help="Any dialect sqlglot writes: duckdb, postgres, sqlite, snowflake …")] = "duckdb",
+    table: Annotated[str | None, typer.Option(help="Write a SELECT from this table; left out: the expression alone.")] = None,
+    with_rules: Annotated[bool, typer.Option("--with-rules", help="Rules and clamp as well: the total score.")] = False,
+) -> None:
+    """Print the card as one SQL expression that gives the engine's points exactly."""
+    from quayside.kycc.scorecard import load_scorecard
+    from quayside.kycc.scorecard.sql import to_sql
+
+    typer.echo(to_sql(load_scorecard(version), dialect, table=table, with_rules=with_rules))
