@@ -106,15 +106,11 @@ def _system_user() -> Account:
         say(f"creating the system user {ACCOUNT_NAME}, because PostgreSQL does not run as root")
         reason = "there is no useradd command"
         if useradd is not None:
+            options = (
+                f"--system --no-create-home --home-dir {SYSTEM_FOLDER} --shell /usr/sbin/nologin".split()
+            )
             done = subprocess.run(
-                [useradd, "--system", "--no-create-home", "--home-dir", str(SYSTEM_FOLDER)]
-                + [
-                    "--shell",
-                    "/usr/sbin/nologin",
-                    "--comment",
-                    "Quayside's embedded PostgreSQL",
-                    ACCOUNT_NAME,
-                ],
+                [useradd, *options, "--comment", "Quayside's embedded PostgreSQL", ACCOUNT_NAME],
                 check=False,
                 capture_output=True,
                 text=True,

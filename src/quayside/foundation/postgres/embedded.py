@@ -57,6 +57,11 @@ _SERVER_SETTINGS: Final = {
     "log_min_error_statement": "panic",
 }
 
+_INITDB_OPTIONS: Final = (
+    f"--username {NAME} --auth trust --encoding UTF8 --locale C --locale-provider builtin --builtin-locale C.UTF-8"
+    " --no-instructions"
+).split()
+
 
 @dataclass(frozen=True)
 class ServerStatus:
@@ -263,19 +268,7 @@ class EmbeddedPostgres:
         processes.private_folder(new, owner)
         # These inherit the start lock: if we are killed now, the next to start waits until they have ended too.
         self._run(
-            [
-                binaries / "initdb",
-                "--pgdata",
-                new,
-                "--username",
-                NAME,
-                "--auth",
-                "trust",
-                "--encoding",
-                "UTF8",
-            ]
-            + ["--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--locale", "C"]
-            + ["--no-instructions", *_sync_method()],
+            [binaries / "initdb", "--pgdata", new, *_INITDB_OPTIONS, *_sync_method()],
             owner,
             starting,
         )
