@@ -7,8 +7,10 @@ written after the lake and brought level again by the next run when a run died i
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import ARRAY, TIMESTAMP, CheckConstraint, Index, Integer, SmallInteger, Text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -31,6 +33,7 @@ class ScoreRequest(Base):
         ),
         CheckConstraint("decision IN ('approve', 'review', 'decline')", name="score_requests_decision"),
         Index("score_requests_created_at", "created_at"),
+        Index("score_requests_batch", "batch_id", "scorecard_version"),
         {"schema": "kycc"},
     )
 
@@ -72,4 +75,4 @@ class FeatureDefinition(Base):
     data_type: Mapped[str] = mapped_column(Text)
     unit: Mapped[str | None] = mapped_column(Text)
     description: Mapped[str] = mapped_column(Text)
-    definition: Mapped[str] = mapped_column(Text)  # JSON text of the whole registry entry
+    definition: Mapped[dict[str, Any]] = mapped_column(JSONB)  # the whole registry entry

@@ -1,0 +1,57 @@
+"""Scores for sensors and auditors; the feature registry as data."""
+
+from alembic import op
+
+revision = "0001"
+down_revision = None
+
+SCORE_REQUESTS = """
+CREATE TABLE kycc.score_requests (
+    party_id           text NOT NULL,
+    batch_id           text NOT NULL,
+    scorecard_version  text NOT NULL,
+    as_of              timestamptz NOT NULL,
+    raw_score          smallint NOT NULL,
+    total_score        smallint NOT NULL,
+    band               text NOT NULL,
+    decision           text NOT NULL,
+    flags              text[] NOT NULL,
+    reasons            text[] NOT NULL,
+    created_at         timestamptz NOT NULL,
+    PRIMARY KEY (party_id, batch_id, scorecard_version),
+    CONSTRAINT score_requests_total_score CHECK (total_score BETWEEN 300 AND 900),
+    CONSTRAINT score_requests_band CHECK (band IN ('excellent', 'good', 'fair', 'poor', 'very_poor')),
+    CONSTRAINT score_requests_decision CHECK (decision IN ('approve', 'review', 'decline'))
+);
+CREATE INDEX score_requests_created_at ON kycc.score_requests (created_at);
+CREATE INDEX score_requests_batch ON kycc.score_requests (batch_id, scorecard_version);
+"""
+
+SCORE_BATCHES = """
+CREATE TABLE kycc.score_batches (
+    batch_id           text NOT NULL,
+    scorecard_version  text NOT NULL,
+    as_of              timestamptz NOT NULL,
+    -- of the lake rows that score_requests shows; differs when a run died before it could bring them level
+    fingerprint        text NOT NULL,
+    parties_scored     integer NOT NULL,
+    created_at         timestamptz NOT NULL,
+    PRIMARY KEY (batch_id, scorecard_version)
+);
+"""
+
+FEATURE_DEFINITIONS = """
+CREATE TABLE kycc.feature_definitions (
+    feature_name  text PRIMARY KEY,
+    source        text NOT NULL,
+    data_type     text NOT NULL,
+    unit          text,
+    description   text NOT NULL,
+    definition    jsonb NOT NULL
+);
+"""
+
+
+def upgrade() -> None:
+    for statements in (SCORE_REQUESTS, SCORE_BATCHES, FEATURE_DEFINITIONS):
+        op.execute(statements)
