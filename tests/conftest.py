@@ -72,7 +72,8 @@ def session_settings() -> Settings:
 @pytest.fixture(scope="session")
 def template_database(session_settings: Settings) -> str:
     """Name of a database with all schemas migrated, made once for all workers."""
-    from quayside.foundation.postgres import advisory_lock, connect
+    from quayside.cli.db import registered_schemas
+    from quayside.foundation.postgres import advisory_lock, connect, dispose_engines, migrate
 
     with (
         advisory_lock(session_settings, "template of tests"),
@@ -82,7 +83,12 @@ def template_database(session_settings: Settings) -> str:
             # Nothing here has to survive a power cut, and every DROP DATABASE would sync all files.
             con.execute("ALTER SYSTEM SET fsync = off")
             con.execute("SELECT pg_reload_conf()")
+            con.execute(f"DROP DATABASE IF EXISTS {TEMPLATE}_new")  # of a worker that died half way
             con.execute(f"CREATE DATABASE {TEMPLATE}_new")
+            new = make_settings(QUAYSIDE_DATABASE_URL=_url_of(session_settings, f"{TEMPLATE}_new"))
+            for spec in registered_schemas():
+                migrate(new, spec)
+            dispose_engines()
             con.execute(f"ALTER DATABASE {TEMPLATE}_new RENAME TO {TEMPLATE}")
     return TEMPLATE
 
@@ -110,15 +116,22 @@ def settings(session_settings: Settings, template_database: str, tmp_path: Path)
 
 
 def _private(session: Settings, tmp_path: Path, template: str) -> Iterator[Settings]:
-    from quayside.foundation.postgres import connect, database_url, dispose_engines
+    from quayside.foundation.postgres import connect, dispose_engines
 
     name = f"test_{secrets.token_hex(6)}"
     with connect(session, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-        url = database_url(session).replace("/quayside?", f"/{name}?")
-        yield make_settings(QUAYSIDE_HOME=str(tmp_path / "home"), QUAYSIDE_DATABASE_URL=url)
+        yield make_settings(
+            QUAYSIDE_HOME=str(tmp_path / "home"), QUAYSIDE_DATABASE_URL=_url_of(session, name)
+        )
         dispose_engines()
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _url_of(session: Settings, database: str) -> str:
+    from quayside.foundation.postgres import database_url
+
+    return database_url(session).replace("/quayside?", f"/{database}?")
 
 
 @pytest.fixture

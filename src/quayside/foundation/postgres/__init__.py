@@ -9,14 +9,26 @@ from quayside.foundation.postgres.connections import (
     is_embedded,
 )
 from quayside.foundation.postgres.embedded import EmbeddedPostgres, ServerStatus
+from quayside.foundation.postgres.schema import (
+    SchemaSpec,
+    SchemaStatus,
+    ensure_schema,
+    migrate,
+    schema_status,
+)
 
 __all__ = [
     "EmbeddedPostgres",
+    "SchemaSpec",
+    "SchemaStatus",
     "ServerStatus",
     "advisory_lock",
     "connect",
     "database_url",
     "dispose_engines",
     "engine",
+    "ensure_schema",
     "is_embedded",
+    "migrate",
+    "schema_status",
 ]
