@@ -18,7 +18,10 @@ CREATE TABLE ops.alerts (
     folded_count  integer NOT NULL DEFAULT 0 CHECK (folded_count >= 0),
     last_at       timestamptz NOT NULL DEFAULT now(),
     run_id        text,
-    delivered_by  text[] NOT NULL DEFAULT '{}'
+    link          text,
+    channel       text,
+    delivered_by  text[] NOT NULL DEFAULT '{}',
+    delivery_error text
 );
 CREATE INDEX alerts_at ON ops.alerts (at DESC);
 CREATE INDEX alerts_fingerprint ON ops.alerts (fingerprint, at DESC);
