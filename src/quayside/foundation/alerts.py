@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Final, Literal
@@ -23,6 +23,7 @@ from quayside.foundation.settings import Settings
 Severity = Literal["info", "warning", "critical"]
 
 WINDOW: Final = timedelta(hours=1)
+TITLE_CHARACTERS: Final = 140
 #: What the table keeps of a body; Slack gets less.
 BODY_CHARACTERS: Final = 10_000
 #: After a failed delivery, alerts of this process only go to table and log for so long: a dead Slack must not cost
@@ -40,8 +41,8 @@ _paused_until = 0.0
 class Alert:
     """One thing that happened.
 
-    ``source`` says what raised it (a job, a check), ``link`` leads to more, ``fingerprint`` says which alerts are the
-    same kind (default: source and title).
+    ``source`` says what raised it (a job, a check), ``run_id`` in which Dagster run, ``link`` leads to more;
+    ``fingerprint`` says which alerts are the same kind (default: source and title).
     """
 
     severity: Severity
@@ -50,6 +51,7 @@ class Alert:
     source: str = "quayside"
     fingerprint: str = ""
     link: str | None = None
+    run_id: str | None = None
 
     def __post_init__(self) -> None:
         if self.severity not in _LEVELS:
@@ -57,8 +59,8 @@ class Alert:
 
     @property
     def kind(self) -> str:
-        """The fingerprint, shortened to what the table keys by."""
-        return hashlib.sha256((self.fingerprint or f"{self.source}\0{self.title}").encode()).hexdigest()[:32]
+        """The fingerprint, or a digest of source and title."""
+        return self.fingerprint or hashlib.sha256(f"{self.source}\0{self.title}".encode()).hexdigest()[:32]
 
 
 class Outcome(StrEnum):
@@ -80,13 +82,11 @@ class _Row:
 def send(settings: Settings, alert: Alert, channel: str | None = None) -> Outcome:
     """Record an alert, and deliver it unless it repeats one that was. Never raises for a service that fails."""
     remember_all(settings)
-    alert = Alert(
-        alert.severity,
-        slack.truncated(redact(alert.title), slack.HEADER_CHARACTERS - 3),
-        slack.truncated(redact(alert.body), BODY_CHARACTERS),
-        alert.source,
-        alert.fingerprint,
-        alert.link,
+    alert = replace(
+        alert,
+        title=slack.truncated(redact(alert.title), TITLE_CHARACTERS),
+        body=slack.truncated(redact(alert.body), BODY_CHARACTERS),
+        fingerprint=alert.kind,
     )
     _log.log(
         _LEVELS[alert.severity],
@@ -140,24 +140,32 @@ def _message(alert: Alert, repeats_before: int) -> slack.Message:
     return slack.Message(slack.escaped(title), blocks)
 
 
-_FOLD = """
-UPDATE ops.alerts SET repeats = repeats + 1, last_at = now(), body = %(body)s, link = %(link)s
-WHERE id = (SELECT id FROM ops.alerts WHERE fingerprint = %(kind)s AND first_at > now() - %(window)s
-            ORDER BY first_at DESC LIMIT 1)
-RETURNING id, delivered_at IS NULL AND delivery_error IS NOT NULL
+_FOLD: Final = """
+UPDATE ops.alerts SET folded_count = folded_count + 1, last_at = now(), body = %(body)s, link = %(link)s
+WHERE id = (SELECT id FROM ops.alerts WHERE fingerprint = %(kind)s AND at > now() - %(window)s
+            ORDER BY at DESC LIMIT 1)
+RETURNING id, delivery_error IS NOT NULL
 """
-_REPEATS = "SELECT repeats FROM ops.alerts WHERE fingerprint = %(kind)s ORDER BY first_at DESC LIMIT 1"
-_INSERT = """
-INSERT INTO ops.alerts (fingerprint, severity, title, body, source, link, channel)
-VALUES (%(kind)s, %(severity)s, %(title)s, %(body)s, %(source)s, %(link)s, %(channel)s)
+_FOLDED_BEFORE: Final = (
+    "SELECT folded_count FROM ops.alerts WHERE fingerprint = %(kind)s ORDER BY at DESC LIMIT 1"
+)
+_INSERT: Final = """
+INSERT INTO ops.alerts (fingerprint, severity, title, body, source, run_id, link, channel)
+VALUES (%(kind)s, %(severity)s, %(title)s, %(body)s, %(source)s, %(run_id)s, %(link)s, %(channel)s)
 RETURNING id
+"""
+_DELIVERED: Final = """
+UPDATE ops.alerts SET delivery_error = %(failure)s,
+    delivered_by = CASE WHEN %(failure)s::text IS NULL THEN ARRAY['slack'] ELSE '{}' END
+WHERE id = %(id)s
 """
 
 
 def _record(settings: Settings, alert: Alert, channel: str | None) -> _Row:
     import psycopg
 
-    from quayside.foundation.postgres import connect
+    from quayside.foundation.migrations import SCHEMA
+    from quayside.foundation.postgres import connect, ensure_schema
 
     values = {
         "kind": alert.kind,
@@ -166,16 +174,18 @@ def _record(settings: Settings, alert: Alert, channel: str | None) -> _Row:
         "title": alert.title,
         "body": alert.body,
         "source": alert.source,
+        "run_id": alert.run_id,
         "link": alert.link,
         "channel": channel,
     }
     try:
+        ensure_schema(settings, SCHEMA)
         with connect(settings) as connection:
             # Two processes with the same failure at the same moment: one is the first, the other its repeat.
             connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%(kind)s, 0))", values)
             if (folded := connection.execute(_FOLD, values).fetchone()) is not None:
                 return _Row(folded[0], due=folded[1], repeats_before=0)
-            before = connection.execute(_REPEATS, values).fetchone()
+            before = connection.execute(_FOLDED_BEFORE, values).fetchone()
             inserted = connection.execute(_INSERT, values).fetchone()
             return _Row(
                 inserted[0] if inserted else None, due=True, repeats_before=before[0] if before else 0
@@ -195,10 +205,6 @@ def _note_delivery(settings: Settings, row: _Row, failure: str | None) -> None:
         return
     try:
         with connect(settings) as connection:
-            connection.execute(
-                "UPDATE ops.alerts SET delivery_error = %(failure)s,"
-                " delivered_at = CASE WHEN %(failure)s::text IS NULL THEN now() END WHERE id = %(id)s",
-                {"failure": failure, "id": row.id},
-            )
+            connection.execute(_DELIVERED, {"failure": failure, "id": row.id})
     except (QuaysideError, psycopg.Error) as error:
         _log.error("The delivery of alert %s was not noted: %s", row.id, redact(sentence(error)))

@@ -24,7 +24,9 @@ def execute(
         alchemy = cast("sqlalchemy.Connection", connection)
         return alchemy.exec_driver_sql(statement, list(parameters) if many else dict(parameters)).rowcount
     with cast("psycopg.Connection[Any]", connection).cursor() as cursor:
-        query = statement.encode()  # psycopg takes literal text only, to keep values out of it; ours are bound
+        query = (
+            statement.encode()
+        )  # psycopg takes literal text only, to keep values out of it; ours are bound
         if many:
             cursor.executemany(query, parameters)
         else:

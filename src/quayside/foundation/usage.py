@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class UsageEvent:
-    """``quantity`` of ``kind`` used by ``subject`` (who is billed, or None), reported by ``source`` at ``occurred_at``.
+    """``quantity`` of ``kind`` used by ``subject`` (who it is counted for), reported by ``source`` at ``occurred_at``.
 
     ``event_id`` is unique over all sources and derived from what was done ("kycc:score:<batch>:v1"), never random.
     ``kind`` names a unit ("kycc.party_scored"). ``occurred_at`` has a zone.
@@ -31,7 +31,7 @@ class UsageEvent:
     source: str
     kind: str
     quantity: Decimal | int
-    subject: str | None
+    subject: str
     occurred_at: datetime
 
     def __post_init__(self) -> None:
