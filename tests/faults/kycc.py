@@ -1,0 +1,306 @@
+"""Kill KYCC at random moments, run it again, and compare with a platform that nothing happened to.
+
+    python -m tests.faults.kycc --kills 60 --seed 1
+
+Every batch runs file → ingest → features → scores on the platform under test; it is killed one to three times on the
+way (half of the kills aimed at a moment in which rows are being written) and then run to its end, once more on top, and
+by two processes at once. What the platform then holds must equal, row for row and apart from clock times, what an
+undisturbed platform holds. ``--without lock`` and ``--without transaction`` take a guard out; the harness must then fail.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import quayside.kycc.ingest
+from tests.faults.harness import Death, PhaseCell, fork, kill_when, wait
+
+import quayside.foundation.audit
+import quayside.foundation.lake
+import quayside.foundation.postgres
+import quayside.kycc.features
+import quayside.kycc.generate
+import quayside.kycc.scorecard
+import quayside.kycc.scoring as scoring
+from quayside.foundation.lake import Lake
+from quayside.foundation.settings import Settings
+from quayside.kycc import tables
+from quayside.kycc.service import ScoringService
+
+PARTIES = 120
+MOMENT = datetime(2026, 6, 30, tzinfo=UTC)
+#: Columns that tell when something was computed, which two runs cannot share.
+CLOCKS = {"loaded_at", "created_at", "completed_at", "superseded_at"}
+WRITING = ("writing", "committing", "mirroring")
+
+cell = PhaseCell()
+
+
+def settings_of(home: Path) -> Settings:
+    return Settings(_env_file=None, QUAYSIDE_HOME=str(home))  # pyright: ignore[reportCallIssue]
+
+
+def observe(linger_seconds: float = 0.0, transactions: bool = True) -> None:
+    """In a child: tell the harness when rows are being written; optionally linger before each commit."""
+    original, mirror = Lake.transaction, scoring.mirror_scores
+
+    def transaction(self: Lake, work: Callable[[Any], Any], con: Any = None) -> Any:
+        def observed(con: Any) -> Any:
+            cell.enter("writing", writes=True)
+            result = work(con)
+            cell.enter("committing")
+            time.sleep(linger_seconds)
+            return result
+
+        try:
+            return original(self, observed, con) if transactions else observed(con)
+        finally:
+            cell.enter("between")
+
+    def mirroring(*arguments: Any) -> bool:
+        cell.enter("mirroring", writes=True)
+        try:
+            return mirror(*arguments)
+        finally:
+            cell.enter("between")
+
+    Lake.transaction = transaction  # pyright: ignore[reportAttributeAccessIssue]
+    scoring.mirror_scores = mirroring
+
+
+def run_line(
+    settings: Settings, source: Path, batch_id: str, guard: Callable[[str], Any] | None = None
+) -> None:
+    """The whole line of one batch."""
+    service = ScoringService(settings, guard=guard)
+    service.ingest(source)
+    service.extract(batch_id)
+    service.score(batch_id)
+
+
+def state(settings: Settings, batch_id: str) -> dict[str, tuple[Any, ...]]:
+    """Number of rows and a digest of their content per table, for one batch."""
+    service = ScoringService(settings)
+    found: dict[str, tuple[Any, ...]] = {}
+    with service.connection() as con:
+        for table in [*tables.ALL, *quayside.kycc.features.TABLES]:
+            if "batch_id" in table.columns:
+                columns = ", ".join(f'"{c}"' for c in table.columns if c not in CLOCKS)
+                found[table.qualified] = (
+                    con.execute(
+                        f"SELECT count(*), sum(hash({columns})::HUGEINT)::VARCHAR FROM {table.qualified} WHERE batch_id = ?",
+                        [batch_id],
+                    ).fetchone()
+                    or ()
+                )
+    with quayside.foundation.postgres.connect(settings) as con:
+        rows = con.execute(
+            "SELECT count(*), md5(string_agg((party_id, scorecard_version, as_of, raw_score, total_score, band, decision,"
+            " flags, reasons)::text, ',' ORDER BY party_id)) FROM kycc.score_requests WHERE batch_id = %s",
+            [batch_id],
+        ).fetchone()
+        found["postgres kycc.score_requests"] = tuple(rows or ())
+        audited = con.execute("SELECT count(*) FROM ops.audit WHERE subject = %s", [batch_id]).fetchone()
+        found["postgres ops.audit"] = tuple(audited or ())
+    return found
+
+
+def half_done(settings: Settings, batch_id: str, whole: dict[str, tuple[Any, ...]]) -> list[str]:
+    """What a killed run left that is neither nothing nor everything."""
+    now = state(settings, batch_id)
+    problems = [
+        f"{name} holds {now[name][0]} of {rows[0]} rows"
+        for name, rows in whole.items()
+        if now[name][0] not in (0, rows[0])
+    ]
+    loaded = {
+        now[t.qualified][0] > 0
+        for t in (tables.BATCHES, tables.PARTIES, tables.ACCOUNTS, tables.TRANSACTIONS)
+    }
+    if len(loaded) > 1:
+        problems.append("some of the batch's tables are loaded and some are not")
+    return problems
+
+
+def differences(a: dict[str, tuple[Any, ...]], b: dict[str, tuple[Any, ...]]) -> list[str]:
+    return [f"{name}: {a[name]} instead of {b[name]}" for name in b if a[name] != b[name]]
+
+
+class Harness:
+    """One run of the harness: its platforms, its random numbers, what it counted and what it found wrong."""
+
+    def __init__(self, seed: int, without: str | None) -> None:
+        self.random = random.Random(seed)
+        self.without = without
+        self.folder = Path(tempfile.mkdtemp(prefix="quayside-faults-"))
+        self.tested, self.undisturbed = (
+            settings_of(self.folder / name) for name in ("tested", "undisturbed")
+        )
+        self.phases: Counter[str] = Counter()
+        self.problems: list[str] = []
+        self.batches = 0
+
+    def __enter__(self) -> Harness:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for settings in (self.tested, self.undisturbed):
+            quayside.foundation.postgres.EmbeddedPostgres(settings.home).stop()
+        shutil.rmtree(self.folder)
+
+    def guard(self) -> Callable[[str], AbstractContextManager[None]] | None:
+        return (lambda _: nullcontext()) if self.without == "lock" else None
+
+    def child(self, source: Path, batch_id: str, linger_seconds: float = 0.0) -> int:
+        cell.reset()
+
+        def work() -> None:
+            observe(linger_seconds, transactions=self.without != "transaction")
+            run_line(self.tested, source, batch_id, self.guard())
+
+        return fork(work)
+
+    def in_child(self, work: Callable[[], Any]) -> Any:
+        """Result of `work` from a child, so that this process opens nothing and may go on forking."""
+        out = self.folder / "result.json"
+
+        def keep() -> None:
+            out.write_text(json.dumps(work()))
+
+        if code := wait(fork(keep)):
+            raise RuntimeError(f"a helper process of the harness ended with {code}")
+        return json.loads(out.read_text())
+
+    def new_batch(self) -> tuple[Path, str]:
+        self.batches += 1
+        batch_id = f"FAULT_{self.batches:04d}"
+        source = self.folder / f"{batch_id}.json"
+
+        def write() -> None:
+            batch = quayside.kycc.generate.generate(batch_id, PARTIES, generated_at=MOMENT, seed=self.batches)
+            quayside.kycc.generate.write_json(batch, source)
+
+        self.in_child(write)
+        return source, batch_id
+
+    def expected(self, source: Path, batch_id: str) -> tuple[dict[str, tuple[Any, ...]], float, int]:
+        """The undisturbed platform's rows of a batch, and the seconds and writes one whole run took there."""
+        cell.reset()
+
+        def work() -> tuple[dict[str, tuple[Any, ...]], float]:
+            ScoringService(self.undisturbed).batches()  # server and tables are there before the clock starts
+            started = time.perf_counter()
+            observe()
+            run_line(self.undisturbed, source, batch_id)
+            return state(self.undisturbed, batch_id), time.perf_counter() - started
+
+        rows, seconds = self.in_child(work)
+        return {name: tuple(r) for name, r in rows.items()}, seconds, cell.read()[0]
+
+    def now(self, batch_id: str) -> dict[str, tuple[Any, ...]]:
+        return {name: tuple(r) for name, r in self.in_child(lambda: state(self.tested, batch_id)).items()}
+
+    def kill(self, source: Path, batch_id: str, seconds: float, writes: int, while_writing: bool) -> Death:
+        """Start the line and kill it: at any moment, or a little after a random one of its writes has begun."""
+        pid = self.child(source, batch_id)
+        if while_writing:
+            target, moment = self.random.randint(1, writes), self.random.uniform(0, 0.06)
+            reached: list[float] = []
+
+            def due() -> bool:
+                if not reached and cell.read()[0] >= target:
+                    reached.append(time.perf_counter())
+                return bool(reached) and (
+                    cell.read()[1] in WRITING and time.perf_counter() - reached[0] >= moment
+                )
+        else:
+            at = time.perf_counter() + self.random.uniform(0, seconds)
+
+            def due() -> bool:
+                return time.perf_counter() >= at
+
+        death = kill_when(pid, cell, due)
+        if death.killed:
+            self.phases[death.phase] += 1
+        return death
+
+    def kills(self, wanted: int) -> None:
+        """Kill batches until `wanted` kills are counted, at least half of them while rows were being written."""
+        while sum(self.phases.values()) < wanted or self.killed_writing() * 2 < wanted:
+            source, batch_id = self.new_batch()
+            expected, seconds, writes = self.expected(source, batch_id)
+            for _ in range(self.random.randint(1, 3)):
+                death = self.kill(
+                    source, batch_id, seconds, writes, self.killed_writing() * 2 <= sum(self.phases.values())
+                )
+                if not death.killed and death.exit_code:
+                    self.problems.append(f"{batch_id}: a run failed by itself in phase {death.phase}")
+                left = self.in_child(lambda b=batch_id, e=expected: half_done(self.tested, b, e))
+                self.problems += [f"{batch_id}, killed in phase {death.phase}: {problem}" for problem in left]
+            for again in ("run again", "run once more"):
+                if wait(self.child(source, batch_id)):
+                    self.problems.append(f"{batch_id}: {again} after the kills failed")
+                self.problems += [
+                    f"{batch_id}, {again}: {d}" for d in differences(self.now(batch_id), expected)
+                ]
+            print(
+                f"{batch_id}: {sum(self.phases.values())} kills, {self.killed_writing()} while writing",
+                file=sys.stderr,
+            )
+
+    def twins(self, rounds: int) -> None:
+        """Two processes run one batch at once; each lingers before its commits, so that they do meet."""
+        for _ in range(rounds):
+            source, batch_id = self.new_batch()
+            expected, _, _ = self.expected(source, batch_id)
+            pair = [self.child(source, batch_id, linger_seconds=0.2) for _ in range(2)]
+            codes = [wait(pid) for pid in pair]
+            if any(codes):
+                self.problems.append(f"{batch_id}: of two runs at once, one failed")
+            self.problems += [
+                f"{batch_id}, two runs at once: {d}" for d in differences(self.now(batch_id), expected)
+            ]
+
+    def killed_writing(self) -> int:
+        return sum(self.phases[phase] for phase in WRITING)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=60)
+    parser.add_argument("--twins", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--without", choices=["lock", "transaction"])
+    chosen = parser.parse_args()
+    with Harness(chosen.seed, chosen.without) as harness:
+        harness.twins(chosen.twins)
+        harness.kills(chosen.kills)
+        report = {
+            "seed": chosen.seed,
+            "batches": harness.batches,
+            "kills": sum(harness.phases.values()),
+            "killed_while_writing": harness.killed_writing(),
+            "phases": dict(harness.phases),
+            "twins": chosen.twins,
+            "problems": harness.problems,
+        }
+    print(json.dumps(report, indent=2))
+    return 1 if harness.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
