@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -23,11 +22,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def registered_schemas() -> list[SchemaSpec]:
     """The specs named in `SCHEMAS`."""
-    found: list[SchemaSpec] = []
-    for name in SCHEMAS:
-        module, _, attribute = name.partition(":")
-        found.append(getattr(importlib.import_module(module), attribute))
-    return [spec for spec in found if importlib.util.find_spec(spec.package)]
+    names = (name.partition(":") for name in SCHEMAS)
+    return [getattr(importlib.import_module(module), attribute) for module, _, attribute in names]
 
 
 def _settings() -> Settings:
@@ -45,9 +41,7 @@ def start() -> None:
     settings = _settings()
     if settings.database_url is None:
         server = EmbeddedPostgres(settings.home)
-        _report(
-            "PostgreSQL", "was started" if server.start() else "runs already", str(server.status().socket)
-        )
+        _report("PostgreSQL", "was started" if server.start() else "runs already", str(server.socket_folder))
     else:
         _report("PostgreSQL", "is yours (QUAYSIDE_DATABASE_URL): nothing to start")
     if settings.redis_host is None:

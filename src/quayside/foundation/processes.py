@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from quayside.foundation.errors import ServiceUnavailableError, SettingsError
+from quayside.foundation.errors import ServiceUnavailableError
 
 #: What a server sees of our environment: nothing that could change its behaviour (PGDATA, LD_PRELOAD, LC_ALL …).
 CLEAN_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
@@ -43,7 +44,7 @@ def say(message: str) -> None:
     sys.stderr.flush()
 
 
-def as_account(account: Account | None) -> dict[str, object]:
+def as_account(account: Account | None) -> dict[str, Any]:
     """Arguments of `subprocess.Popen` that run a command as that account (None: as ourselves)."""
     return {} if account is None else {"user": account.uid, "group": account.gid, "extra_groups": []}
 
@@ -90,7 +91,6 @@ def locked(path: Path, what: str, wait_seconds: float) -> Iterator[int]:
 
     Raises:
         ServiceUnavailableError: somebody else held it for longer than ``wait_seconds``.
-        SettingsError: the file cannot be opened by this user.
     """
     fd: int | None = None
 
@@ -99,12 +99,7 @@ def locked(path: Path, what: str, wait_seconds: float) -> Iterator[int]:
         fd = try_lock(path)
         return fd is not None
 
-    try:
-        taken = wait_until(take, wait_seconds)
-    except PermissionError:
-        raise SettingsError(
-            f"{path} belongs to another user: run as that user, or set QUAYSIDE_HOME to a folder of your own."
-        ) from None
+    taken = wait_until(take, wait_seconds)
     if not taken or fd is None:
         raise ServiceUnavailableError(
             f"Another process has been busy with {what} for {wait_seconds:.0f} s ({path})."
@@ -146,32 +141,37 @@ def start_detached(
         cwd=folder,
         env=CLEAN_ENVIRONMENT,
         umask=0o077,
-        **as_account(account),  # pyright: ignore[reportArgumentType, reportCallIssue]
+        **as_account(account),
     )
 
 
-def processes_in(folder: Path) -> list[int]:
-    """Ids of our processes whose working directory is ``folder``, or was before it was deleted. Needs /proc."""
-    wanted = {str(folder), f"{folder} (deleted)"}
+def processes_in(folder: Path, deleted: bool = False) -> list[int]:
+    """Ids of the processes whose working directory is ``folder``; with ``deleted``, was until it was deleted.
+
+    Sees what this user may see, and nothing where there is no /proc.
+    """
+    wanted = f"{folder} (deleted)" if deleted else str(folder.resolve())
     found: list[int] = []
     for entry in Path("/proc").glob("[0-9]*/cwd"):
         try:
-            if str(entry.readlink()) in wanted:
+            if str(entry.readlink()) == wanted:
                 found.append(int(entry.parts[2]))
         except OSError:  # it ended meanwhile, or is not ours to look at
             continue
     return found
 
 
-def end_processes(pids: Sequence[int], first: signal.Signals, wait_seconds: float) -> None:
-    """Ask processes to end, then kill those which did not."""
+def end_processes(pids: Sequence[int], wait_seconds: float = 10) -> None:
+    """Ask servers to end (SIGINT is a clean and quick end to both of ours), kill those that do not; wait for it."""
 
-    def send(what: int) -> list[int]:
-        return [pid for pid in pids if _signal(pid, what)]
+    def alive() -> list[int]:
+        return [pid for pid in pids if _signal(pid, 0)]
 
-    send(first)
-    if not wait_until(lambda: not send(0), wait_seconds):
-        send(signal.SIGKILL)
+    for what in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+        for pid in alive():
+            _signal(pid, what)
+        if wait_until(lambda: not alive(), wait_seconds):
+            return
 
 
 def _signal(pid: int, what: int) -> bool:

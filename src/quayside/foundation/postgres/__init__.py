@@ -8,7 +8,7 @@ from quayside.foundation.postgres.connections import (
     engine,
     is_embedded,
 )
-from quayside.foundation.postgres.embedded import EmbeddedPostgres, ServerStatus
+from quayside.foundation.postgres.embedded import EmbeddedPostgres
 from quayside.foundation.postgres.schema import (
     SchemaSpec,
     SchemaStatus,
@@ -21,7 +21,6 @@ __all__ = [
     "EmbeddedPostgres",
     "SchemaSpec",
     "SchemaStatus",
-    "ServerStatus",
     "advisory_lock",
     "connect",
     "database_url",

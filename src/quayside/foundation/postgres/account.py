@@ -73,12 +73,29 @@ def can_enter(folder: Path, account: Account) -> bool:
     return _succeeds(["/bin/sh", "-c", 'cd "$1"', "sh", str(folder)], account)
 
 
-def new_folder(account: Account) -> Path:
-    """A new folder in `SYSTEM_FOLDER` for one server, which its user can enter. Its name is a random id."""
+def server_uid(data: Path) -> int:
+    """User id that the socket's folder must belong to: of the data's owner, before there is data of who will own it."""
+    try:
+        return data.stat().st_uid
+    except FileNotFoundError:
+        account = server_account(data)
+        return os.geteuid() if account is None else account.uid
+
+
+def new_folder(account: Account, home: Path) -> Path:
+    """A new folder in `SYSTEM_FOLDER` for the server of ``home``; its name is a random id."""
     _system_folder()
     folder = SYSTEM_FOLDER / secrets.token_hex(8)
     private_folder(folder, account, mode=0o711)
+    (folder / "home").write_text(f"{home}\n", "utf-8")
     return folder
+
+
+def folders_of(home: Path) -> list[Path]:
+    """Folders in `SYSTEM_FOLDER` that were made for ``home``."""
+    return [
+        note.parent for note in SYSTEM_FOLDER.glob("*/home") if note.read_text("utf-8").strip() == str(home)
+    ]
 
 
 def _can_run(binary: Path, account: Account) -> bool:
@@ -92,7 +109,7 @@ def _succeeds(command: list[str], account: Account) -> bool:
             check=False,
             capture_output=True,
             cwd="/",
-            **as_account(account),  # pyright: ignore[reportArgumentType, reportCallIssue]
+            **as_account(account),
         )
     except PermissionError:  # from exec; and from setuid, in a container that took the capability away
         return False

