@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from quayside.kycc.generate import ledger, network, outcomes, parties
+from quayside.kycc.generate import network, outcomes, parties, transactions
 from quayside.kycc.generate.fx import DAY, rates
 from quayside.kycc.generate.tiers import TIERS, WINDOW_DAYS
 
@@ -27,12 +28,17 @@ T = TypeVar("T")
 SCHEMAS: Final[dict[TableName, pa.Schema]] = {
     "parties": parties.PARTY_SCHEMA,
     "accounts": parties.ACCOUNT_SCHEMA,
-    "transactions": ledger.SCHEMA,
+    "transactions": transactions.SCHEMA,
     "relationships": network.SCHEMA,
 }
-#: Parties in a block. Part of what a seed means: a block has its own random streams.
-BLOCK_PARTIES: Final = 2048
-BLOCK_EDGES: Final = 131_072
+#: Parties (or, for relationships, edges) in a block. Part of what a seed means: a block has its own random streams.
+#: It is also a row group of Parquet: 2,048 parties have about 216,000 transactions.
+BLOCK: Final[dict[TableName, int]] = {
+    "parties": 65_536,
+    "accounts": 65_536,
+    "transactions": 2_048,
+    "relationships": 131_072,
+}
 
 
 @dataclass(frozen=True)
@@ -87,32 +93,35 @@ class Batch:
         Args:
             threads: workers; by default one per core. The rows do not depend on it.
         """
-        size = BLOCK_EDGES if table == "relationships" else BLOCK_PARTIES
-        blocks = -(-self.counts["relationships" if table == "relationships" else "parties"] // size)
+        size = BLOCK[table]
+        blocks = -(-self._units(table) // size)
         return _ordered(lambda block: transform(self._block(table, block)), blocks, threads)
+
+    def _units(self, table: TableName) -> int:
+        return len(self.network) if table == "relationships" else len(self.drawn)
 
     def _block(self, table: TableName, block: int) -> pa.RecordBatch:
         spec, drawn = self.spec, self.drawn
-        if table == "relationships":
-            start = block * BLOCK_EDGES
-            stop = min(start + BLOCK_EDGES, len(self.network))
-            return network.relationship_rows(spec, self.network, self.party_ids, start, stop)
-        start = block * BLOCK_PARTIES
-        stop = min(start + BLOCK_PARTIES, len(drawn))
-        if table == "parties":
-            return parties.party_rows(spec, drawn, start, stop, block)
-        if table == "accounts":
-            return parties.account_rows(spec, drawn, start, stop)
-        return ledger.transaction_rows(
-            spec,
-            drawn,
-            self.network,
-            self.party_ids,
-            start=start,
-            stop=stop,
-            block=block,
-            first_number=int(self._transactions_before[block]),
-        )
+        start = block * BLOCK[table]
+        stop = min(start + BLOCK[table], self._units(table))
+        match table:
+            case "parties":
+                return parties.party_rows(spec, drawn, start, stop, block)
+            case "accounts":
+                return parties.account_rows(spec, drawn, start, stop)
+            case "relationships":
+                return network.relationship_rows(spec, self.network, self.party_ids, start, stop)
+            case "transactions":
+                return transactions.transaction_rows(
+                    spec,
+                    drawn,
+                    self.network,
+                    self.party_ids,
+                    start=start,
+                    stop=stop,
+                    block=block,
+                    first_number=1 + int(self._transactions_before[block]),
+                )
 
     @cached_property
     def party_ids(self) -> pa.Array:
@@ -122,7 +131,7 @@ class Batch:
     @cached_property
     def _transactions_before(self) -> np.ndarray:
         """Number of transactions before each block of parties."""
-        starts = np.arange(0, len(self.drawn), BLOCK_PARTIES)
+        starts = np.arange(0, len(self.drawn), BLOCK["transactions"])
         return np.concatenate([[0], np.cumsum(np.add.reduceat(self.drawn.transactions, starts))])
 
     def table(self, name: TableName) -> pa.Table:
@@ -182,8 +191,6 @@ FX_SCHEMA: Final = pa.schema(
 
 def _ordered(make: Callable[[int], T], count: int, threads: int | None) -> Iterator[T]:
     """``make(0), make(1), …`` in order, a few ahead on worker threads (numpy and Arrow let go of the interpreter)."""
-    import os
-
     workers = min(threads or os.cpu_count() or 1, count)
     if workers <= 1:
         yield from map(make, range(count))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +17,9 @@ TEXT: Final = pa.string()
 CODE: Final = pa.dictionary(pa.int32(), pa.string())
 MONEY: Final = pa.decimal128(18, 2)
 TIME: Final = pa.timestamp("us", tz="UTC")
+
+#: Arrow's functions. They are made when the module is imported, so that a type checker sees none of them.
+compute: Final[Any] = pyarrow.compute
 
 _FOUR_DIGITS: Final = np.array([b"%04d" % number for number in range(10_000)], dtype="S4")
 
@@ -55,6 +59,11 @@ def fixed_text(
         offsets *= layout.itemsize
         validity = pa.py_buffer(np.packbits(valid, bitorder="little"))
     return pa.Array.from_buffers(TEXT, rows, [validity, pa.py_buffer(offsets), pa.py_buffer(values)])
+
+
+def joined(*parts: pa.Array | str) -> pa.Array:
+    """Strings side by side, row by row; null where any part is."""
+    return compute.binary_join_element_wise(*parts, "")
 
 
 def coded(codes: NDArray[np.integer], values: Sequence[str] | pa.Array) -> pa.DictionaryArray:

@@ -1,84 +1,40 @@
-"""Invented names, people and addresses. No real company or person is meant; domains and numbers are reserved ones."""
+"""Invented names, people and addresses, from the words in ``words.toml``. Domains and phone numbers are reserved ones."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import tomllib
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from quayside.kycc.generate.columns import TEXT, digits, fixed_text
+from quayside.kycc.generate.columns import TEXT, compute, digits, fixed_text, joined
 from quayside.kycc.generate.tiers import PARTY_TYPES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: Two syllables make a company's word: spelling and the plain letters for its domain.
-_FIRST: Final = tuple(
-    "Al Ar Bel Bran Cal Cor Dal Del Dor El Fal Fen Gal Gor Hal Hol Il Jor Kal Kel Lan Lor Mar Mel Mor Nor Ol Or Pel "
-    "Quin Ral Ros Sal Sel Sol Tal Tor Ul Val Ver Vil Wes Yar Zan Ør Çel Łan Šar Żel Ĺub".split()
-)
-_FIRST_PLAIN: Final = tuple(
-    "al ar bel bran cal cor dal del dor el fal fen gal gor hal hol il jor kal kel lan lor mar mel mor nor ol or pel "
-    "quin ral ros sal sel sol tal tor ul val ver vil wes yar zan or cel lan sar zel lub".split()
-)
-_SECOND: Final = tuple(
-    "bay berg bridge by crest dale den dor field ford gate ham haven holm hurst ia is ix land ley line mark mere mond "
-    "mont more nia non ora os port ra rand ria ridge ring ron sen shaw sted stone ton vale via vik ward way wick wood".split()
-)
-_SUFFIXES: Final = {
-    "supplier": (
-        "Supplies",
-        "Raw Materials",
-        "Components",
-        "Minerals",
-        "Agro Supply",
-        "Packaging",
-        "Forest Products",
-    ),
-    "manufacturer": (
-        "Works",
-        "Industries",
-        "Manufacturing",
-        "Mills",
-        "Foundry",
-        "Textiles",
-        "Precision Tools",
-    ),
-    "distributor": (
-        "Distribution",
-        "Logistics",
-        "Wholesale",
-        "Trading House",
-        "Freight & Trade",
-        "Import-Export",
-    ),
-    "retailer": ("Stores", "Retail", "Markets", "Home & Garden", "Outfitters", "Electronics", "Bazaar"),
-    "customer": ("Services", "Clinics", "Schools", "Hotels", "Kitchens", "Builders", "Studio"),
-}
-_FORMS: Final = ("Ltd", "LLC", "Inc", "GmbH", "S.A.", "AB", "Pvt Ltd", "Co.", "Oy", "S.r.l.")
-#: Shown name and its plain form in an address.
-_GIVEN: Final = (
-    "Ada Amir Anika Bela Bruno Carla Chidi Dalia Daniel Dewi Elena Emre Farah Felix Grace Hana Hugo Ines Ivan Jana "
-    "Jonas Kavya Kofi Lars Leila Lena Luis Maja Marco Mei Nadia Nikhil Olga Omar Paula Petra Rafael Rosa Samir Sofia "
-    "Sunil Tariq Tomas Vera Viktor Wanda Yara Zoltan José Zoë Søren Łukasz"
-).split()
-_GIVEN_PLAIN: Final = (*(name.lower() for name in _GIVEN[:-4]), "jose", "zoe", "soren", "lukasz")
-_FAMILY: Final = (
-    "Abara Adler Almeida Anders Bakshi Baran Berger Castell Cole Dahl Demir Duarte Eker Farkas Ferro Gale Garza Haas "
-    "Holt Ibarra Iyer Jansen Kade Kaplan Keller Kumar Lange Leone Lindt Maro Mehta Moreau Nagy Novak Okoro Olsen Park "
-    "Pereira Quist Rana Rossi Sato Silva Tamm Torres Ueda Vance Vogel Weiss Yilmaz Müller Núñez Ström Çelik"
-).split()
-_FAMILY_PLAIN: Final = (*(name.lower() for name in _FAMILY[:-4]), "muller", "nunez", "strom", "celik")
-_STREETS: Final = (
-    "Harbour Road,Mill Lane,Market Street,Station Road,Quay Street,Foundry Lane,Canal Street,Orchard Way,Bridge Street,"
-    "Park Avenue,Warehouse Row,Linden Street,Customs Road,Depot Road,Silk Road,Weaver Street,Hafenstraße,Rua do Cais"
-).split(",")
-_CITIES: Final = (
-    "Northhaven,Eastmere,Port Alden,Westbridge,Kingsholm,Lakefield,Riverton,Stonegate,Goldcrest,Silverbay,Marlow Point,"
-    "Ashby Cross,Velmont,Torrance Bay,Grünau,São Vale,Østerby,Újfalva"
-).split(",")
+#: Fields a party may lack, besides its tax id.
+FIELDS = ("contact_person", "email", "phone", "address", "registration_number")
+
+
+@cache
+def _words() -> dict[str, Any]:
+    """The lists of ``words.toml`` as string columns; `suffixes` in the order of `PARTY_TYPES`, with its sizes."""
+    lists = tomllib.loads((files("quayside.kycc.generate") / "words.toml").read_text("utf-8"))
+    suffixes = lists.pop("suffixes")
+    words: dict[str, Any] = {}
+    for name, entries in lists.items():
+        pairs = [
+            (entry, entry.lower().replace("'", "")) if isinstance(entry, str) else entry for entry in entries
+        ]
+        words[name] = pa.array([spelling for spelling, _ in pairs], TEXT)
+        words[f"{name}_plain"] = pa.array([plain for _, plain in pairs], TEXT)
+    words["suffixes"] = pa.array([word for name in PARTY_TYPES for word in suffixes[name]], TEXT)
+    words["suffix_counts"] = np.array([len(suffixes[name]) for name in PARTY_TYPES])
+    return words
 
 
 def draw(
@@ -91,56 +47,55 @@ def draw(
         share: probability of each contact field, per party; the name is always there.
 
     Returns:
-        name, contact_person, email, phone, address, registration_number: string columns, null where absent.
+        name and each of `FIELDS`: string columns, null where absent.
     """
     n = len(type_)
+    words = _words()
 
-    def pick(values: int) -> NDArray[np.int64]:
-        return rng.integers(values, size=n)
+    def pick(name: str) -> pa.Array:
+        return pa.array(rng.integers(len(words[name]), size=n))
 
-    first, second, form = pick(len(_FIRST)), pick(len(_SECOND)), pick(len(_FORMS))
-    suffixes = [suffix for name in PARTY_TYPES for suffix in _SUFFIXES[name]]
-    sizes = np.array([len(_SUFFIXES[name]) for name in PARTY_TYPES])
-    suffix = (np.cumsum(sizes) - sizes)[type_] + (rng.random(n) * sizes[type_]).astype(np.int64)
-    given, family = pick(len(_GIVEN)), pick(len(_FAMILY))
-    present = {
-        field: rng.random(n) < share
-        for field in ("contact_person", "email", "phone", "address", "registration_number")
-    }
-    name = _join(
-        _take(_FIRST, first), _take(_SECOND, second), " ", _take(suffixes, suffix), " ", _take(_FORMS, form)
-    )
+    first, second, given, family = pick("first"), pick("second"), pick("given"), pick("family")
+    counts = words["suffix_counts"]
+    suffix = (np.cumsum(counts) - counts)[type_] + (rng.random(n) * counts[type_]).astype(np.int64)
     columns = {
-        "contact_person": _join(_take(_GIVEN, given), " ", _take(_FAMILY, family)),
-        "email": _join(
-            _take(_GIVEN_PLAIN, given),
+        "contact_person": joined(words["given"].take(given), " ", words["family"].take(family)),
+        "email": joined(
+            words["given_plain"].take(given),
             ".",
-            _take(_FAMILY_PLAIN, family),
+            words["family_plain"].take(family),
             "@",
-            _take(_FIRST_PLAIN, first),
-            _take(_SECOND, second),
+            words["first_plain"].take(first),
+            words["second"].take(second),
             ".example",
         ),
         # 555-0100 to 555-0199 are set aside for fiction.
-        "phone": fixed_text(b"+1-", digits(201 + pick(789), 3), b"-555-01", digits(pick(100), 2), rows=n),
-        "address": _join(
-            pc.cast(pa.array(1 + pick(240)), TEXT),
-            " ",
-            _take(_STREETS, pick(len(_STREETS))),
-            ", ",
-            _take(_CITIES, pick(len(_CITIES))),
+        "phone": fixed_text(
+            b"+1-",
+            digits(rng.integers(201, 990, size=n), 3),
+            b"-555-01",
+            digits(rng.integers(100, size=n), 2),
+            rows=n,
         ),
-        "registration_number": fixed_text(b"REG-", digits(pick(10**9), 9), rows=n),
+        "address": joined(
+            pa.array(rng.integers(1, 240, size=n)).cast(TEXT),
+            " ",
+            words["streets"].take(pick("streets")),
+            ", ",
+            words["cities"].take(pick("cities")),
+        ),
+        "registration_number": fixed_text(b"REG-", digits(rng.integers(10**9, size=n), 9), rows=n),
     }
     absent = pa.scalar(None, TEXT)
-    return {"name": name} | {
-        field: pc.if_else(pa.array(present[field]), values, absent) for field, values in columns.items()
+    text = {
+        field: compute.if_else(pa.array(rng.random(n) < share), columns[field], absent) for field in FIELDS
     }
-
-
-def _take(values: tuple[str, ...] | list[str], codes: NDArray[np.int64]) -> pa.Array:
-    return pa.array(values, TEXT).take(pa.array(codes))
-
-
-def _join(*parts: pa.Array | str) -> pa.Array:
-    return pc.binary_join_element_wise(*parts, "")
+    text["name"] = joined(
+        words["first"].take(first),
+        words["second"].take(second),
+        " ",
+        words["suffixes"].take(pa.array(suffix)),
+        " ",
+        words["forms"].take(pick("forms")),
+    )
+    return text

@@ -7,12 +7,12 @@ so that this buffer already is the text of the file, with no work per row in Pyt
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from quayside.kycc.generate.columns import TEXT
+from quayside.kycc.generate.columns import TEXT, compute, joined
 from quayside.kycc.generate.fx import DAY
 
 #: Fields that are always there, as null when there is no value. Others are left out.
@@ -27,8 +27,10 @@ def json_rows(rows: pa.RecordBatch) -> memoryview:
     pieces = [_piece(name, column) for name, column in zip(rows.schema.names, rows.columns, strict=True)]
     first, rest = pieces[0], pieces[1:]
     # Every piece begins with a comma; the first one's is the row's opening brace.
-    first = pc.replace_substring(first, ",", "{", max_replacements=1)
-    lines = pc.binary_join_element_wise(first, *rest, _END, "", null_handling="replace", null_replacement="")
+    first = compute.replace_substring(first, ",", "{", max_replacements=1)
+    lines = compute.binary_join_element_wise(
+        first, *rest, _END, "", null_handling="replace", null_replacement=""
+    )
     text = lines.buffers()[2]
     offsets = memoryview(lines.buffers()[1]).cast("i")
     return memoryview(text)[offsets[lines.offset] : offsets[lines.offset + len(lines)] - 2]
@@ -41,39 +43,38 @@ def _piece(name: str, column: pa.Array) -> pa.Array:
         values = _piece(name, column.dictionary)
         return values.take(column.indices)
     if pa.types.is_timestamp(column.type):
-        return _join(f'{key}"', *_iso_parts(column), '"')
+        return joined(f'{key}"', *_iso_parts(column), '"')
     if pa.types.is_string(column.type):
-        piece = _join(f'{key}"', _escaped(column), '"')
+        piece = joined(f'{key}"', _escaped(column), '"')
     else:
-        piece = _join(key, column.cast(TEXT))
-    return pc.fill_null(piece, f"{key}null") if name in _ALWAYS else piece
+        piece = joined(key, column.cast(TEXT))
+    return compute.fill_null(piece, f"{key}null") if name in _ALWAYS else piece
 
 
 def _escaped(column: pa.Array) -> pa.Array:
     """Names and ids hold no control characters (a batch id is checked for them), so two characters remain."""
     for character in ("\\", '"'):
-        if pc.any(pc.match_substring(column, character)).as_py():
-            column = pc.replace_substring(column, character, "\\" + character)
+        if compute.any(compute.match_substring(column, character)).as_py():
+            column = compute.replace_substring(column, character, "\\" + character)
     return column
 
 
-_CLOCK: Final = pa.array(
-    [f"T{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}Z" for second in range(DAY)], TEXT
-)
+@cache
+def _clock() -> pa.Array:
+    """Text of every second of a day."""
+    return pa.array(
+        [f"T{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}Z" for second in range(DAY)], TEXT
+    )
 
 
 def _iso_parts(column: pa.Array) -> tuple[pa.Array, pa.Array]:
     """Day and time of day, from tables: formatting each timestamp costs twenty times as much."""
-    seconds = pc.divide(column.cast(pa.int64()), 1_000_000)
-    days = pc.floor(pc.divide(seconds.cast(pa.float64()), float(DAY))).cast(pa.int64())
-    first = pc.min(days).as_py() or 0
-    last = pc.max(days).as_py() or 0
+    seconds = compute.divide(column.cast(pa.int64()), 1_000_000)
+    days = compute.floor(compute.divide(seconds.cast(pa.float64()), float(DAY))).cast(pa.int64())
+    first = compute.min(days).as_py() or 0
+    last = compute.max(days).as_py() or 0
     calendar = pa.array(range(first, last + 1), pa.int32()).cast(pa.date32()).cast(TEXT)
     return (
-        calendar.take(pc.subtract(days, first)),
-        _CLOCK.take(pc.subtract(seconds, pc.multiply(days, DAY))),
+        calendar.take(compute.subtract(days, first)),
+        _clock().take(compute.subtract(seconds, compute.multiply(days, DAY))),
     )
-
-
-def _join(*parts: pa.Array | str) -> pa.Array:
-    return pc.binary_join_element_wise(*parts, "")

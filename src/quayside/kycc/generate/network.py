@@ -115,7 +115,7 @@ def relationship_rows(
     part, rows = slice(start, stop), stop - start
     return pa.record_batch(
         [
-            fixed_text(f"REL-{spec.parties_tag}-".encode(), digits(np.arange(start, stop) + 1, 8), rows=rows),
+            fixed_text(f"REL-{spec.parties_tag}-".encode(), digits(np.arange(start, stop) + 1, 9), rows=rows),
             party_ids.take(pa.array(network.source[part])),
             party_ids.take(pa.array(network.target[part])),
             coded(network.kind[part], RELATIONSHIP_TYPES),

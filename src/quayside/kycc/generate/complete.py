@@ -1,0 +1,81 @@
+"""Complete or not at all: a file or folder is written under another name beside its own, and takes its own at the end."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quayside.foundation.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def complete_file(path: Path) -> Iterator[Path]:
+    """A name to write to; what is there at the end becomes `path`, and nothing does when the body raises.
+
+    Raises:
+        UsageError: `path` cannot be written, with the reason.
+    """
+    with _beside(path) as (target, temporary):
+        if target.is_dir():
+            raise UsageError(f"Cannot write {path}: it is a folder; name a file.")
+        if target.exists() and not target.is_file():
+            raise UsageError(f"Cannot write {path}: it is a device or a pipe; name an ordinary file.")
+        yield temporary
+        temporary.replace(target)
+
+
+@contextmanager
+def complete_folder(folder: Path, marker: str) -> Iterator[Path]:
+    """A folder to write into, which becomes `folder` at the end; an earlier one is replaced as a whole.
+
+    Args:
+        marker: name of the file by which an earlier folder of ours is known. A folder with other content stays.
+
+    Raises:
+        UsageError: `folder` cannot be written, with the reason.
+    """
+    with _beside(folder) as (target, temporary):
+        if target.exists() and not target.is_dir():
+            raise UsageError(f"Cannot write {folder}: it is a file; name a folder.")
+        if target.exists() and any(target.iterdir()) and not (target / marker).is_file():
+            raise UsageError(
+                f"Cannot write {folder}: it holds other files and no earlier batch; name another folder."
+            )
+        temporary.mkdir()
+        yield temporary
+        if target.exists():
+            earlier = temporary.with_suffix(".old")
+            target.replace(earlier)
+            temporary.replace(target)
+            shutil.rmtree(earlier)
+        else:
+            temporary.replace(target)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[tuple[Path, Path]]:
+    """`path` without links, and a name beside it that is free; what is left under that name is removed.
+
+    Raises:
+        UsageError: the file system refused something in between.
+    """
+    target = Path(os.path.realpath(path))
+    temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}.tmp"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield target, temporary
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UsageError(f"Cannot write {path}: {reason}; choose another place or free this one.") from error
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        elif temporary.is_file():
+            temporary.unlink()
