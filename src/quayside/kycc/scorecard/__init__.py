@@ -8,12 +8,15 @@ from quayside.kycc.scorecard.batch import BAND_NAMES, DECISION_NAMES, ScoredBatc
 from quayside.kycc.scorecard.card import Characteristic, Scaling, Scorecard
 from quayside.kycc.scorecard.engine import Scores, codes, evaluate, points, score
 from quayside.kycc.scorecard.files import load_scorecard, packaged_versions, parse_scorecard
+from quayside.kycc.scorecard.reasons import Explanation, explain, render_bars
 from quayside.kycc.scorecard.rules import Rule
+from quayside.kycc.scorecard.sql import to_sql
 
 __all__ = [
     "BAND_NAMES",
     "DECISION_NAMES",
     "Characteristic",
+    "Explanation",
     "Rule",
     "Scaling",
     "Scorecard",
@@ -21,9 +24,12 @@ __all__ = [
     "Scores",
     "codes",
     "evaluate",
+    "explain",
     "load_scorecard",
     "packaged_versions",
     "parse_scorecard",
     "points",
+    "render_bars",
     "score",
+    "to_sql",
 ]
