@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quayside.foundation.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 
 @contextmanager
@@ -32,11 +32,11 @@ def complete_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def complete_folder(folder: Path, marker: str) -> Iterator[Path]:
+def complete_folder(folder: Path, known: Collection[str]) -> Iterator[Path]:
     """A folder to write into, which becomes `folder` at the end; an earlier one is replaced as a whole.
 
     Args:
-        marker: name of the file by which an earlier folder of ours is known. A folder with other content stays.
+        known: names that may be lost with the earlier folder. One that holds anything else is refused.
 
     Raises:
         UsageError: `folder` cannot be written, with the reason.
@@ -44,9 +44,14 @@ def complete_folder(folder: Path, marker: str) -> Iterator[Path]:
     with _beside(folder) as (target, temporary):
         if target.exists() and not target.is_dir():
             raise UsageError(f"Cannot write {folder}: it is a file; name a folder.")
-        if target.exists() and any(target.iterdir()) and not (target / marker).is_file():
+        foreign = (
+            sorted(entry.name for entry in target.iterdir() if entry.name not in known)
+            if target.exists()
+            else []
+        )
+        if foreign:
             raise UsageError(
-                f"Cannot write {folder}: it holds other files and no earlier batch; name another folder."
+                f"Cannot write {folder}: it holds {foreign[0]!r}, which is no part of a batch; name another."
             )
         temporary.mkdir()
         yield temporary
@@ -66,6 +71,8 @@ def _beside(path: Path) -> Iterator[tuple[Path, Path]]:
     Raises:
         UsageError: the file system refused something in between.
     """
+    if "\0" in str(path):
+        raise UsageError(f"Cannot write {str(path)!r}: a path cannot hold a null character.")
     target = Path(os.path.realpath(path))
     temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}.tmp"
     try:
@@ -75,7 +82,7 @@ def _beside(path: Path) -> Iterator[tuple[Path, Path]]:
         reason = error.strerror or str(error)
         raise UsageError(f"Cannot write {path}: {reason}; choose another place or free this one.") from error
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        elif temporary.is_file():
+        # Usually it has its own name by now, and where it could not be made there is nothing to remove either.
+        shutil.rmtree(temporary, ignore_errors=True)
+        with suppress(OSError):
             temporary.unlink()

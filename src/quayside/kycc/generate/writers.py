@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _MANIFEST: Final = "batch.json"
-_COMPRESSION: Final = "zstd"
+#: What a batch folder may hold, and a later batch of that name replaces.
+_FOLDER: Final = frozenset(
+    {_MANIFEST, "outcomes.json", "fx_rates.csv", "fx_rates.parquet", *(f"{name}.parquet" for name in SCHEMAS)}
+)
+#: Half the time of zstd to write and two thirds to read, for files 1.6 times as large (DuckDB, 2 M transactions).
+_COMPRESSION: Final = "snappy"
 
 
 def write_json(
@@ -52,7 +57,8 @@ def write_parquet(
 ) -> Path:
     """Write the batch as a folder: a Parquet file per table and ``batch.json`` with its provenance.
 
-    An earlier batch folder of that name is replaced as a whole; any other folder that is not empty is refused.
+    An earlier batch folder of that name is replaced as a whole, rates and outcomes beside it included; a folder that
+    holds anything else is refused.
 
     Args:
         on_progress: called with (parties done, parties in all) as transactions are written.
@@ -67,9 +73,9 @@ def write_parquet(
         "store_decimal_as_integer": True,
         "store_schema": False,  # plain strings for every reader, whatever Arrow type they were made from
     }
-    with complete_folder(Path(folder), _MANIFEST) as temporary:
+    with complete_folder(Path(folder), _FOLDER) as temporary:
         for name, schema in SCHEMAS.items():
-            # Only strings that repeat gain from a dictionary; trying it on the others costs a third of the time.
+            # A dictionary of strings that never repeat is tried in vain: it costs a third of the time.
             repeated = [field.name for field in schema if pa.types.is_dictionary(field.type)]
             options["use_dictionary"] = [*repeated, "counterparty_id"]
             with pq.ParquetWriter(temporary / f"{name}.parquet", schema, **options) as writer:
