@@ -1,0 +1,57 @@
+"""How the values of each feature are distributed in one extraction: what its metadata and plots show."""
+# ruff: noqa: S608 - statements are made of constants of this package; values are bound
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from quayside.kycc.features.feature import Feature
+
+BARS: Final = 20
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """One feature's values. `present` is the share that is not NULL, `informative` the share that is neither NULL nor the
+    value stored when there is no data. Bar i of `counts` spans `edges[i]` to `edges[i + 1]`; without any value there is no
+    bar and the moments are None."""
+
+    present: float
+    informative: float
+    minimum: float | None
+    mean: float | None
+    maximum: float | None
+    edges: list[float]
+    counts: list[int]
+
+
+def distributions(
+    con: duckdb.DuckDBPyConnection, table: str, features: Iterable[Feature]
+) -> dict[str, Distribution]:
+    """Distribution of each feature over the rows of a table, which has at least one."""
+    return {feature.name: _distribution(con, table, feature) for feature in features}
+
+
+def _distribution(con: duckdb.DuckDBPyConnection, table: str, feature: Feature) -> Distribution:
+    column = con.execute(f'SELECT CAST("{feature.name}" AS DOUBLE) AS x FROM {table}').fetchnumpy()["x"]
+    values = column.compressed() if isinstance(column, np.ma.MaskedArray) else column
+    if not len(values):
+        return Distribution(0.0, 0.0, None, None, None, [], [])
+    informative = len(values) if feature.no_data is None else np.count_nonzero(values != feature.no_data)
+    counts, edges = np.histogram(values, BARS)
+    return Distribution(
+        present=len(values) / len(column),
+        informative=int(informative) / len(column),
+        minimum=float(values.min()),
+        mean=float(values.mean()),
+        maximum=float(values.max()),
+        edges=edges.tolist(),
+        counts=counts.tolist(),
+    )
