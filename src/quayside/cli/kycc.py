@@ -12,6 +12,9 @@ app = typer.Typer(help="Score trade counterparties: generate, ingest, features, 
 scorecard_app = typer.Typer(help="The scorecard as data and as SQL.", no_args_is_help=True)
 app.add_typer(scorecard_app, name="scorecard")
 
+#: Moment of generated batches unless one is given: fixed, so that the same command gives the same bytes any day.
+DEFAULT_MOMENT = datetime(2026, 6, 30)  # noqa: DTZ001 - typer parses moments without a zone; they are UTC
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 BatchId = Annotated[str | None, typer.Option("--batch-id", help="Left out: the last batch that has what is needed.")]
 AsOf = Annotated[
@@ -44,11 +47,33 @@ def generate(
     mix: Annotated[str, typer.Option(help="balanced, risky or safe.")] = "balanced",
     seed: Annotated[int, typer.Option()] = 42,
     generated_at: Annotated[
-        datetime | None, typer.Option(help="The batch's moment, UTC. Left out: a fixed one.", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"])
-    ] = None,
+        datetime, typer.Option(help="The batch's moment, UTC.", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"])
+    ] = DEFAULT_MOMENT,
+    currencies: Annotated[str, typer.Option(help="Comma separated, the base currency first.")] = "USD",
 ) -> None:
     """Write a synthetic batch, and its outcomes beside it; the same arguments give the same bytes."""
-    raise NotImplementedError
+    from quayside.kycc.generate import generate as draw
+    from quayside.kycc.generate import write_fx_rates, write_outcomes
+
+    moment, several = generated_at.replace(tzinfo=UTC), currencies.split(",")
+    batch = draw(batch_id, parties, generated_at=moment, mix=mix, seed=seed, currencies=several)
+    write_with_progress(batch, out)
+    beside = out.parent / f"{batch_id}_outcomes.json" if out.suffix == ".json" else out / "outcomes.json"
+    typer.echo(f"{write_outcomes(batch, beside)}: what became of the parties afterwards")
+    if len(several) > 1:
+        rates = beside.with_name(beside.name.replace("outcomes.json", "fx_rates.csv"))
+        typer.echo(f"{write_fx_rates(batch, rates)}: rates; load them with quayside kycc rates")
+    typer.echo(f"{out}: batch {batch_id}, {parties:,} parties as of {moment:%Y-%m-%d}")
+
+
+def write_with_progress(batch: Any, out: Path) -> None:
+    """Write a generated batch as one JSON file or, where the name does not end in .json, as a folder of Parquet files."""
+    from quayside.foundation.progress import progress
+    from quayside.kycc.generate import write_json, write_parquet
+
+    write = write_json if out.suffix == ".json" else write_parquet
+    with progress("Generate", total=batch.spec.parties, unit="parties") as bar:
+        write(batch, out, on_progress=lambda done, _total: bar.advance(done - bar.done))
 
 
 @app.command()
@@ -86,9 +111,9 @@ def features(batch_id: BatchId = None, as_of: AsOf = None, as_json: Json = False
     with step("Features"):
         results = service.extract(batch_id, _utc(as_of))
     rows: list[dict[str, Any]] = [
-        {"feature": s.name, "coverage": round(s.coverage, 4), "min": s.minimum, "mean": s.mean, "max": s.maximum}
+        {"feature": name, "present": f"{d.present:.1%}", "min": d.minimum, "mean": d.mean, "max": d.maximum}
         for group in ("kyc", "transaction", "network")
-        for s in results[group].statistics
+        for name, d in results[group].distributions.items()
     ]
     console.show(rows, as_json=as_json)
 
@@ -154,14 +179,14 @@ def explain(
 ) -> None:
     """Show how one party's score came about: the points bar by bar, the rules, the reasons."""
     from quayside.foundation import console
-    from quayside.kycc.scorecard import render
+    from quayside.kycc.scorecard import render_bars
 
     row, explanation = _service().explain(party, batch_id, scorecard_version)
     if as_json:
-        console.show_json({"score": row, "explanation": explanation.to_dict()})
+        console.show_json({"score": row, "explanation": explanation.as_dict()})
         return
     typer.echo(f"{party}  batch {row['batch_id']}  as of {row['as_of']:%Y-%m-%d}  scorecard {row['scorecard_version']}")
-    typer.echo(render(explanation))
+    typer.echo(render_bars(explanation))
 
 
 @app.command()

@@ -16,7 +16,9 @@ INK = "#334155"
 FILL = "#4f7cac"
 
 
-def bars(labels: Sequence[str], values: Sequence[float], title: str = "", width: int = 420, height: int = 150) -> str:
+def bars(
+    labels: Sequence[str], values: Sequence[float], title: str = "", width: int = 420, height: int = 150
+) -> str:
     """Vertical bars, one per label, with the largest value as full height. Returns SVG text."""
     top, bottom = (22 if title else 6), 18
     room = height - top - bottom
@@ -49,4 +51,6 @@ def histogram(edges: Sequence[float], counts: Sequence[int], title: str = "") ->
 
 def as_markdown(*charts: str) -> str:
     """Charts as Markdown images with the data inside, which Dagster's UI and most viewers display."""
-    return "\n\n".join(f"![chart](data:image/svg+xml;base64,{base64.b64encode(c.encode()).decode()})" for c in charts)
+    return "\n\n".join(
+        f"![chart](data:image/svg+xml;base64,{base64.b64encode(c.encode()).decode()})" for c in charts
+    )

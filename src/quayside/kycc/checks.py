@@ -77,7 +77,7 @@ def feature_ranges(con: duckdb.DuckDBPyConnection, batch_id: str, as_of: datetim
     violations = validate(con, batch_id, as_of)
     found.figures["features_out_of_range"] = len(violations)
     for v in violations:
-        found.problems.append(f"{v.feature} is out of its range {v.range} for {v.rows} parties, for example {v.example}.")
+        found.problems.append(f"{v.feature} is out of its range ({v.rule}) for {v.rows} parties, for example {v.party_id}.")
     return found
 
 

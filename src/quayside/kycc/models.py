@@ -7,10 +7,8 @@ written after the lake and brought level again by the next run when a run died i
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import ARRAY, TIMESTAMP, CheckConstraint, Index, Integer, SmallInteger, Text
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -63,16 +61,3 @@ class ScoreBatch(Base):
     parties_scored: Mapped[int] = mapped_column(Integer)
     created_at: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True))
 
-
-class FeatureDefinition(Base):
-    """One row of the feature registry, written as data for readers that know no code of ours (Feast)."""
-
-    __tablename__ = "feature_definitions"
-    __table_args__ = ({"schema": "kycc"},)
-
-    feature_name: Mapped[str] = mapped_column(Text, primary_key=True)
-    source: Mapped[str] = mapped_column(Text)
-    data_type: Mapped[str] = mapped_column(Text)
-    unit: Mapped[str | None] = mapped_column(Text)
-    description: Mapped[str] = mapped_column(Text)
-    definition: Mapped[dict[str, Any]] = mapped_column(JSONB)  # the whole registry entry

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from quayside.foundation.lake import Lake
-    from quayside.kycc.features import FeatureResult
+    from quayside.kycc.features import Extraction
     from quayside.kycc.ingest import IngestResult
     from quayside.kycc.scorecard import Explanation
     from quayside.kycc.scoring import ScoreSummary, Written
@@ -111,7 +111,7 @@ class ScoringService:
 
     def extract(
         self, batch_id: str | None = None, as_of: datetime | None = None, groups: tuple[Group, ...] | None = None
-    ) -> dict[str, FeatureResult]:
+    ) -> dict[str, Extraction]:
         """Compute features of a batch as of a moment.
 
         Args:
@@ -132,7 +132,7 @@ class ScoringService:
                     results["features"] = self._join(con, batch)
         return results
 
-    def join(self, batch_id: str | None = None, as_of: datetime | None = None) -> FeatureResult:
+    def join(self, batch_id: str | None = None, as_of: datetime | None = None) -> Extraction:
         """Join the three groups of a batch, computed before, into the wide table."""
         with self.connection() as con:
             batch = self.resolve("loaded", batch_id, as_of, con)
@@ -260,16 +260,16 @@ class ScoringService:
             NotFoundError: there is none; the sentence says which step makes one.
         """
         loaded = (
-            "SELECT batch_id, as_of, loaded_at AS at FROM kycc.batches "
+            "SELECT batch_id, as_of, loaded_at AS moment FROM kycc.batches "
             "QUALIFY row_number() OVER (PARTITION BY batch_id ORDER BY loaded_at DESC) = 1"
         )
-        stage = "SELECT batch_id, as_of, completed_at AS at FROM kycc.stages WHERE stage = $need"
+        stage = "SELECT batch_id, as_of, completed_at AS moment FROM kycc.stages WHERE stage = $need"
         if need == "loaded":
             sql, values = loaded, {}
         else:
             sql, values = stage, {"need": need}
         row = con.execute(
-            f"SELECT batch_id, as_of FROM ({sql}) WHERE batch_id = coalesce($batch, batch_id) ORDER BY at DESC LIMIT 1",  # noqa: S608 - fixed texts
+            f"SELECT batch_id, as_of FROM ({sql}) WHERE batch_id = coalesce($batch, batch_id) ORDER BY moment DESC LIMIT 1",  # noqa: S608 - fixed texts
             {**values, "batch": batch_id},
         ).fetchone()
         if row is None:
@@ -294,7 +294,7 @@ class ScoringService:
             is not None
         )
 
-    def _extract(self, con: duckdb.DuckDBPyConnection, batch: BatchRef, group: Group) -> FeatureResult:
+    def _extract(self, con: duckdb.DuckDBPyConnection, batch: BatchRef, group: Group) -> Extraction:
         from quayside.kycc import features
 
         extract = {
@@ -304,11 +304,12 @@ class ScoringService:
         }[group]
         return self.lake.transaction(lambda con: extract(con, batch.batch_id, batch.as_of), con)
 
-    def _join(self, con: duckdb.DuckDBPyConnection, batch: BatchRef) -> FeatureResult:
-        from quayside.kycc.features import extract_features
+    def _join(self, con: duckdb.DuckDBPyConnection, batch: BatchRef) -> Extraction:
+        from quayside.kycc.features import extract_features, publish_definitions
 
-        def write(con: duckdb.DuckDBPyConnection) -> FeatureResult:
+        def write(con: duckdb.DuckDBPyConnection) -> Extraction:
             result = extract_features(con, batch.batch_id, batch.as_of)
+            publish_definitions(con)
             self._record_stage(con, batch, "features", "", result.rows, "")
             return result
 

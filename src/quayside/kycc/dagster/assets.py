@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -9,6 +10,9 @@ from quayside.foundation.plots import as_markdown, bars, histogram
 from quayside.foundation.settings import project_root
 from quayside.kycc.dagster.config import BATCH_TAG, BatchConfig, IngestConfig, ScoreConfig, batch_of
 from quayside.kycc.service import Group, ScoringService
+
+if TYPE_CHECKING:
+    from quayside.kycc.features import Extraction
 
 OWNERS = ["team:kycc"]
 
@@ -50,20 +54,26 @@ def ingest_synthetic_batch(
     )
 
 
-def _feature_metadata(result) -> dict[str, dg.MetadataValue | object]:  # noqa: ANN001 - FeatureResult, imported lazily
-    statistics = result.statistics
+def _feature_metadata(result: "Extraction") -> dict[str, Any]:
     return {
         "rows": result.rows,
         "changed": result.changed,
         "seconds": round(result.seconds, 3),
         "coverage": _table(
             [
-                {"feature": s.name, "coverage": round(s.coverage, 4), "min": s.minimum, "mean": s.mean, "max": s.maximum}
-                for s in statistics
+                {
+                    "feature": name,
+                    "present": round(d.present, 4),
+                    "informative": round(d.informative, 4),
+                    "min": d.minimum,
+                    "mean": d.mean,
+                    "max": d.maximum,
+                }
+                for name, d in result.distributions.items()
             ]
         ),
         "distributions": dg.MetadataValue.md(
-            as_markdown(*(histogram(s.edges, s.counts, s.name) for s in statistics if s.counts))
+            as_markdown(*(histogram(d.edges, d.counts, name) for name, d in result.distributions.items() if d.counts))
         ),
     }
 

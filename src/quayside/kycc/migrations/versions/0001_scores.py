@@ -1,4 +1,4 @@
-"""Scores for sensors and auditors; the feature registry as data."""
+"""Scores for sensors and auditors."""
 
 from alembic import op
 
@@ -40,18 +40,6 @@ CREATE TABLE kycc.score_batches (
 );
 """
 
-FEATURE_DEFINITIONS = """
-CREATE TABLE kycc.feature_definitions (
-    feature_name  text PRIMARY KEY,
-    source        text NOT NULL,
-    data_type     text NOT NULL,
-    unit          text,
-    description   text NOT NULL,
-    definition    jsonb NOT NULL
-);
-"""
-
-
 def upgrade() -> None:
-    for statements in (SCORE_REQUESTS, SCORE_BATCHES, FEATURE_DEFINITIONS):
+    for statements in (SCORE_REQUESTS, SCORE_BATCHES):
         op.execute(statements)

@@ -1,0 +1,81 @@
+"""``quayside demo``: the main line on data of its own, from nothing to explained scores."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Generate a batch, run ingest, features and scores on Dagster, show the result.")
+
+BATCH_ID = "DEMO_10K"
+
+
+@app.command()
+def demo(parties: Annotated[int, typer.Option(min=100)] = 10_000) -> None:
+    """Generate a batch, run ingest, features and scores on Dagster, show the result."""
+    from quayside.cli.kycc import DEFAULT_MOMENT, band_rows, write_with_progress
+    from quayside.foundation import console
+    from quayside.foundation.dagster.instance import open_instance
+    from quayside.foundation.logs import configure
+    from quayside.foundation.progress import step
+    from quayside.foundation.settings import project_root
+    from quayside.kycc.scorecard import render_bars
+    from quayside.kycc.service import ScoringService
+
+    started = perf_counter()
+    service = ScoringService()
+    configure(service.settings)
+    batch_id = BATCH_ID if parties == 10_000 else f"DEMO_{parties}"
+    path = project_root() / "data" / f"{batch_id}.json"
+    times: list[dict[str, object]] = []
+    with step(f"generate {parties:,} parties") as timed:
+        from quayside.kycc.generate import generate
+
+        write_with_progress(generate(batch_id, parties, generated_at=DEFAULT_MOMENT.replace(tzinfo=UTC)), path)
+    times.append({"step": "generate", "seconds": round(timed.seconds, 2), "run": ""})
+
+    with step("start Dagster") as timed:
+        from quayside.kycc.dagster.demo import run_line
+    times.append({"step": "import Dagster", "seconds": round(timed.seconds, 2), "run": ""})
+    with open_instance(service.settings) as instance:
+        for ran in run_line(instance, path, batch_id):
+            times.append({"step": ran.job, "seconds": round(ran.seconds, 2), "run": ran.run_id})
+
+    with service.connection() as con:
+        from quayside.kycc.scoring import summarise
+
+        summary = summarise(con, batch_id, "v1")
+        worst, best = con.execute(
+            "SELECT arg_min(party_id, (total_score, party_id)), arg_max(party_id, (total_score, party_id)) "
+            "FROM kycc.scores WHERE batch_id = ? AND scorecard_version = 'v1'",
+            [batch_id],
+        ).fetchall()[0]
+    typer.echo()
+    console.show(band_rows(summary))
+    typer.echo(f"\n{summary.parties:,} parties, mean score {summary.mean:.1f}, from {summary.lowest} to {summary.highest}")
+    for name, party in (("worst", worst), ("best", best)):
+        _, explanation = service.explain(party, batch_id)
+        typer.echo(f"\nThe {name} party, {party}:\n{render_bars(explanation)}")
+    typer.echo()
+    console.show(times)
+    typer.echo(f"All in {perf_counter() - started:.1f} s.")
+    typer.echo(
+        "\nWhere to look next:\n"
+        f"  the file           {_shown(path)}\n"
+        f"  one party          .venv/bin/quayside kycc explain {best}\n"
+        "  the card as SQL    .venv/bin/quayside kycc scorecard sql --dialect postgres\n"
+        "  the tables         .venv/bin/quayside lake tables\n"
+        f"  the runs           make up, then {service.settings.dagster_webserver_url}/runs\n"
+        "  stop the database  make stop"
+    )
+
+
+def _shown(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
