@@ -77,8 +77,9 @@ def category_codes(characteristic: Characteristic, column: Any) -> npt.NDArray[n
         return np.zeros(len(array), np.uint8)
     if not pa.types.is_dictionary(array.type):
         array = array.dictionary_encode()
-    if not (pa.types.is_string(array.type.value_type) or pa.types.is_large_string(array.type.value_type)):
-        raise InputError(f"Feature {name!r} is categorical, but its column holds {array.type.value_type}.")
+    held = array.type.value_type
+    if not (pa.types.is_string(held) or pa.types.is_large_string(held) or pa.types.is_string_view(held)):
+        raise InputError(f"Feature {name!r} is categorical, but its column holds {held}.")
     code_of = {
         value: code for code, values in enumerate(characteristic.categories, start=1) for value in values
     }
@@ -104,5 +105,5 @@ def _arrow(name: str, column: Any) -> pa.Array:
         return column
     try:
         return pa.array(column, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+    except (pa.ArrowException, OverflowError) as error:
         raise InputError(f"Feature {name!r} holds values of mixed or unknown types.") from error
