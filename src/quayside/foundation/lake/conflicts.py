@@ -1,4 +1,7 @@
-"""Which errors of DuckDB mean that another writer was faster."""
+"""What an error of DuckDB means for a transaction: another writer was faster, the catalog is gone, or neither.
+
+DuckLake says so in words alone; these were collected by provoking each case with PostgreSQL as the catalog.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,31 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     import duckdb
 
-_SIGNS: Final = (
+#: The first is DuckLake's check against what others committed; the second its own short retries running out, which
+#: happens when many commit at once; the rest is PostgreSQL's.
+_CONFLICTS: Final = (
     "transaction conflict",
-    "failed to commit ducklake transaction",
+    "exceeded the maximum retry count",
     "could not serialize access",
     "deadlock detected",
-    "duplicate key value violates unique constraint",
+)
+_LOST: Final = (
+    'failed to execute query "rollback"',
+    "server closed the connection",
+    "terminating connection",
+    "unable to connect to postgres",
+    "no connection to the server",
+    "connection to server",
 )
 
 
 def is_conflict(error: duckdb.Error) -> bool:
-    """Whether running the same transaction again can succeed."""
+    """Whether nothing was committed because of another writer, so that the same work can be run again."""
     text = str(error).lower()
-    return any(sign in text for sign in _SIGNS)
+    return any(sign in text for sign in _CONFLICTS)
+
+
+def is_connection_lost(error: duckdb.Error) -> bool:
+    """Whether the connection to the catalog broke. During a commit nobody knows then whether it took place."""
+    text = str(error).lower()
+    return any(sign in text for sign in _LOST)

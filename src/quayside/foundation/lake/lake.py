@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import duckdb
 
-from quayside.foundation.errors import ConflictError, sentence
+from quayside.foundation.errors import ConflictError, ServiceUnavailableError
 from quayside.foundation.lake import session
-from quayside.foundation.lake.conflicts import is_conflict
+from quayside.foundation.lake.conflicts import is_conflict, is_connection_lost
+from quayside.foundation.lake.sql import identifier
+from quayside.foundation.postgres import advisory_lock
 
 if TYPE_CHECKING:
     from quayside.foundation.settings import Settings
@@ -38,7 +40,7 @@ class LakeTable(Protocol):
 
 
 class Lake:
-    """The lake of one set of settings. Holds no connection, so that it may be kept, pickled with care, or forked."""
+    """The lake of one set of settings. It holds no connection, so it may be kept and may cross a fork."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -48,7 +50,8 @@ class Lake:
     ) -> duckdb.DuckDBPyConnection:
         """A new in-memory DuckDB with the lake attached as ``lake`` and in use; close it after use.
 
-        Times are in UTC. `threads` and `memory_limit` (e.g. ``"4GB"``) override the settings.
+        Times are in UTC. `threads` and `memory_limit` (e.g. ``"4GB"``) override the settings. It takes some 0.15 s,
+        mostly DuckDB's check of its extensions' signatures, so keep a connection for a piece of work.
 
         Raises:
             SettingsError: the data path is not the catalog's, or S3 has no credentials.
@@ -61,32 +64,43 @@ class Lake:
     def attach_postgres(
         self, con: duckdb.DuckDBPyConnection, alias: str = "pg", *, read_only: bool = False
     ) -> None:
-        """Attach the platform's PostgreSQL to a lake connection as catalog `alias`."""
+        """Attach the platform's PostgreSQL to a connection of this lake as catalog `alias`."""
         session.attach_postgres(con, self.settings, alias, read_only=read_only)
 
     def transaction(
-        self, work: Callable[[duckdb.DuckDBPyConnection], T], con: duckdb.DuckDBPyConnection | None = None
+        self,
+        work: Callable[[duckdb.DuckDBPyConnection], T],
+        con: duckdb.DuckDBPyConnection | None = None,
+        *,
+        lock: str | None = None,
     ) -> T:
         """Run `work` in one lake transaction and commit; on a conflict with another writer run it again.
 
-        `work` may run several times, so it must have no effect outside the lake that cannot be repeated. With `con`,
-        that connection is used and stays open.
+        `work` may run several times, so what it does outside the lake must bear repetition. With `con`, that
+        connection is used and stays open. DuckLake has no unique keys and two inserts never conflict: where two
+        writers must not both insert what neither has seen, name a `lock`, held across all attempts.
 
         Raises:
             ConflictError: other writers won every time.
+            ServiceUnavailableError: the connection to the catalog broke; whether it was committed is then unknown.
         """
-        with nullcontext(con) if con is not None else closing(self.connect()) as connection:
+        held = advisory_lock(self.settings, lock) if lock is not None else nullcontext()
+        with held, nullcontext(con) if con is not None else closing(self.connect()) as connection:
             for attempt in range(ATTEMPTS):
                 try:
                     return _attempt(connection, work)
                 except duckdb.Error as error:
+                    if is_connection_lost(error):
+                        raise ServiceUnavailableError(
+                            "The connection to the lake's catalog broke during a transaction: see that PostgreSQL "
+                            "runs, and whether the change is there before trying again."
+                        ) from error
                     if not is_conflict(error):
                         raise
-                    last = error
                 longest = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**attempt)
                 time.sleep(random.uniform(longest / 4, longest))  # noqa: S311  jitter, not a secret
         raise ConflictError(
-            f"Other writers changed the same lake tables {ATTEMPTS} times in a row ({sentence(last)}): try again."
+            f"Other writers changed the same lake tables {ATTEMPTS} times in a row: try again later."
         )
 
     def ensure_tables(
@@ -94,18 +108,17 @@ class Lake:
     ) -> None:
         """Make the tables, and their schemas, that do not exist. One query and no new snapshot when all do."""
         wanted = list(tables)
+
+        def create(connection: duckdb.DuckDBPyConnection) -> None:
+            for table in _missing(connection, wanted):
+                schema = table.qualified.rpartition(".")[0]
+                connection.execute(f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)}")
+                for statement in table.ddl():
+                    connection.execute(statement)
+
         with nullcontext(con) if con is not None else closing(self.connect()) as connection:
-            if not _missing(connection, wanted):
-                return
-
-            def create(connection: duckdb.DuckDBPyConnection) -> None:
-                for table in _missing(connection, wanted):
-                    schema = table.qualified.partition(".")[0]
-                    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
-                    for statement in table.ddl():
-                        connection.execute(statement)
-
-            self.transaction(create, connection)
+            if _missing(connection, wanted):
+                self.transaction(create, connection)
 
 
 def _attempt(con: duckdb.DuckDBPyConnection, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
@@ -114,14 +127,10 @@ def _attempt(con: duckdb.DuckDBPyConnection, work: Callable[[duckdb.DuckDBPyConn
         result = work(con)
         con.execute("COMMIT")
     except BaseException:
-        _roll_back(con)
+        with suppress(duckdb.TransactionException):  # a failed COMMIT has ended the transaction already
+            con.execute("ROLLBACK")
         raise
     return result
-
-
-def _roll_back(con: duckdb.DuckDBPyConnection) -> None:
-    with suppress(duckdb.TransactionException):  # a failed COMMIT has ended the transaction already
-        con.execute("ROLLBACK")
 
 
 def _missing(con: duckdb.DuckDBPyConnection, wanted: list[LakeTable]) -> list[LakeTable]:
