@@ -8,7 +8,7 @@ import dagster as dg
 from quayside.kycc.dagster.assets import ASSETS
 from quayside.kycc.dagster.checks import CHECKS
 from quayside.kycc.dagster.jobs import FEATURE_JOB, INGEST_JOB, SCORING_JOB
-from quayside.kycc.dagster.resources import DatabaseResource, ScoringServiceResource
+from quayside.kycc.dagster.resources import database_resource, scoring_service_resource
 
 
 def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -17,7 +17,7 @@ def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definiti
         assets=ASSETS,
         asset_checks=CHECKS,
         jobs=[INGEST_JOB, FEATURE_JOB, SCORING_JOB],
-        resources={"database": DatabaseResource(), "scoring_service": ScoringServiceResource(), **(resources or {})},
+        resources={"database": database_resource, "scoring_service": scoring_service_resource, **(resources or {})},
         # A step's own process would import everything again: seconds for a step that takes half a second.
         executor=dg.in_process_executor,
     )

@@ -1,39 +1,32 @@
 """Resources of the KYCC location: each builds a plain object and hands that on."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from quayside.foundation.settings import load_settings
 from quayside.kycc.service import ScoringService
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 
-class DatabaseResource(dg.ConfigurableResource):
-    """``database``: hands on a SQLAlchemy session on the platform's PostgreSQL; rolled back unless committed."""
+@dg.resource(description="A SQLAlchemy session on the platform's PostgreSQL, rolled back unless committed.")
+def database_resource(_: dg.InitResourceContext) -> Iterator["Session"]:
+    """``database``: a session on a database whose schema ``kycc`` is what this code needs."""
+    from sqlalchemy.orm import Session
 
-    @contextmanager
-    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["Session"]:
-        from sqlalchemy.orm import Session
+    from quayside.foundation.postgres import engine, ensure_schema
+    from quayside.kycc.schema import SCHEMA
 
-        from quayside.foundation.postgres import engine, ensure_schema
-        from quayside.foundation.settings import load_settings
-        from quayside.kycc.schema import SCHEMA
-
-        settings = load_settings()
-        ensure_schema(settings, SCHEMA)
-        with Session(engine(settings)) as session:
-            yield session
-
-    def get_object_to_set_on_execution_context(self) -> object:
-        return self
+    settings = load_settings()
+    ensure_schema(settings, SCHEMA)
+    with Session(engine(settings)) as session:
+        yield session
 
 
-class ScoringServiceResource(dg.ConfigurableResourceFactory[ScoringService]):
-    """``scoring_service``: hands on a `ScoringService` on the platform's settings."""
-
-    def create_resource(self, context: dg.InitResourceContext) -> ScoringService:
-        return ScoringService()
+@dg.resource(description="KYCC's verbs: ingest, extract, score, explain.", required_resource_keys={"database"})
+def scoring_service_resource(_: dg.InitResourceContext) -> ScoringService:
+    """``scoring_service``: a `ScoringService` on the platform that ``database`` has just opened."""
+    return ScoringService()
