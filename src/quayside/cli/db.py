@@ -68,20 +68,23 @@ def status(as_json: Json = False) -> None:
     from quayside.foundation import console
 
     settings = _settings()
-    found = {
-        "postgres": _postgres(settings),
-        "valkey": _valkey(settings),
-    }
-    schemas = _schemas(settings) if found["postgres"]["running"] else []
+    services = {"PostgreSQL": _postgres(settings), "Valkey": _valkey(settings)}
+    schemas = _schemas(settings) if services["PostgreSQL"]["running"] else []
     if as_json:
-        console.show_json({**found, "schemas": schemas})
-        return
-    for service, values in found.items():
-        console.show(
-            [{"service": service, "property": k, "value": v} for k, v in values.items() if v is not None]
+        console.show_json(
+            {"postgres": services["PostgreSQL"], "valkey": services["Valkey"], "schemas": schemas}
         )
+        return
+    rows = [
+        {"service": service, "property": name.removesuffix("_bytes"), "value": _shown(name, value)}
+        for service, found in services.items()
+        for name, value in found.items()
+        if value is not None
+    ]
+    console.show(rows)
+    if schemas:
         typer.echo()
-    console.show(schemas, ["name", "revision", "head", "state"])
+        console.show(schemas)
 
 
 @app.command()
@@ -109,27 +112,29 @@ def _postgres(settings: Settings) -> dict[str, Any]:
     from quayside.foundation.postgres import EmbeddedPostgres, connect
 
     if settings.database_url is None:
-        return {"kind": "embedded", **asdict(EmbeddedPostgres(settings.home).status())}
-    found: dict[str, Any] = {"kind": "yours", "running": False}
+        found: dict[str, Any] = {"kind": "embedded"} | asdict(EmbeddedPostgres(settings.home).status())
+        if not found["running"]:
+            return found
+    else:
+        found = {"kind": "yours"}
     try:
         with connect(settings, autocommit=True) as connection:
             row = connection.execute(
                 "SELECT current_setting('server_version'), pg_database_size(current_database())"
             ).fetchone()
     except QuaysideError as error:
-        return found | {"problem": str(error)}
+        return found | {"running": False, "problem": str(error)}
     assert row is not None
-    return found | {"running": True, "version": row[0], "size_bytes": row[1]}
+    return found | {"running": True, "version": row[0], "database_bytes": row[1]}
 
 
 def _valkey(settings: Settings) -> dict[str, Any]:
+    from quayside.foundation.errors import QuaysideError
     from quayside.foundation.valkey import EmbeddedValkey, client
 
     if settings.redis_host is None:
-        return {"kind": "embedded", **asdict(EmbeddedValkey(settings.home).status())}
+        return {"kind": "embedded"} | asdict(EmbeddedValkey(settings.home).status())
     found: dict[str, Any] = {"kind": "yours", "address": f"{settings.redis_host}:{settings.redis_port}"}
-    from quayside.foundation.errors import QuaysideError
-
     try:
         info: Any = client(settings).info("server")
     except QuaysideError as error:
@@ -141,3 +146,7 @@ def _schemas(settings: Settings) -> list[dict[str, Any]]:
     from quayside.foundation.postgres import schema_status
 
     return [asdict(schema_status(settings, spec)) for spec in registered_schemas()]
+
+
+def _shown(name: str, value: object) -> object:
+    return f"{value / 1e6:.1f} MB" if name.endswith("_bytes") and isinstance(value, int) else value

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,10 +42,12 @@ class EmbeddedServer(ABC):
 
     Attributes:
         label: what the server is called in messages.
+        quick_end: signal that ends it without writing anything any more.
         home: its folder in QUAYSIDE_HOME.
     """
 
     label: ClassVar[str]
+    quick_end: ClassVar[signal.Signals]
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -187,7 +190,7 @@ class EmbeddedServer(ABC):
         """End a server whose folder was deleted under it: nobody can reach it, and at its end it would remove files
         (its socket) that by now belong to another."""
         pids = processes.processes_in(self.data, deleted=True)
-        processes.end_processes(pids)
+        processes.end_processes(pids, self.quick_end)
         return bool(pids)
 
 

@@ -25,7 +25,7 @@ from quayside.foundation.errors import ServiceUnavailableError
 CLEAN_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 
 # The server's parent ends at once, so nobody has to wait for it and it belongs to no terminal. `exec` keeps the
-# inherited lock in the server alone.
+# inherited lock in the server alone. The shell makes it ignore SIGINT and SIGQUIT until it handles them itself.
 _DETACH = 'log=$1; shift; exec "$@" </dev/null >>"$log" 2>&1 &'
 
 
@@ -161,13 +161,13 @@ def processes_in(folder: Path, deleted: bool = False) -> list[int]:
     return found
 
 
-def end_processes(pids: Sequence[int], wait_seconds: float = 10) -> None:
-    """Ask servers to end (SIGINT is a clean and quick end to both of ours), kill those that do not; wait for it."""
+def end_processes(pids: Sequence[int], how: signal.Signals, wait_seconds: float = 10) -> None:
+    """Send a signal, kill what it did not end in time, and wait until all are gone."""
 
     def alive() -> list[int]:
         return [pid for pid in pids if _signal(pid, 0)]
 
-    for what in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+    for what in (how, signal.SIGKILL):
         for pid in alive():
             _signal(pid, what)
         if wait_until(lambda: not alive(), wait_seconds):

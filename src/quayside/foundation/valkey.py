@@ -8,8 +8,10 @@ the machine can reach that port. Files in ``QUAYSIDE_HOME/valkey``: ``data`` (ap
 from __future__ import annotations
 
 import importlib.util
+import os
 import platform
 import secrets
+import signal
 import socket
 from functools import cache
 from pathlib import Path
@@ -27,12 +29,15 @@ if TYPE_CHECKING:
     from quayside.foundation.settings import Settings
 
 _LOOPBACK: Final = "127.0.0.1"
+_SOCKET: Final = "valkey.sock"
 _PORT_ATTEMPTS: Final = 5
 _CONFIGURATION: Final = """\
 bind 127.0.0.1
 port {port}
 requirepass {password}
 dir .
+unixsocket {socket}
+unixsocketperm 700
 appendonly yes
 appendfsync everysec
 save ""
@@ -64,8 +69,15 @@ def client(settings: Settings) -> redis.Redis:
         SettingsError: it answers but refuses the password or the database number.
     """
     import redis
+    from redis.backoff import ExponentialBackoff
+    from redis.retry import Retry
 
-    connected = redis.Redis.from_url(redis_url(settings), socket_connect_timeout=5, health_check_interval=30)
+    retry = Retry(
+        ExponentialBackoff(cap=0.5, base=0.05), retries=3
+    )  # redis-py's own takes up to 10 s to give up
+    connected = redis.Redis.from_url(
+        redis_url(settings), retry=retry, socket_connect_timeout=5, health_check_interval=30
+    )
     where = f"{settings.redis_host}:{settings.redis_port}" if settings.redis_host else "the embedded Valkey"
     try:
         connected.ping()
@@ -84,6 +96,7 @@ class EmbeddedValkey(EmbeddedServer):
     """The Valkey server of one QUAYSIDE_HOME. It runs as whoever started it, root included."""
 
     label = "Valkey"
+    quick_end = signal.SIGTERM
 
     def __init__(self, home: Path) -> None:
         super().__init__(home / "valkey")
@@ -105,9 +118,6 @@ class EmbeddedValkey(EmbeddedServer):
         return read(self.folder / "password") or ""
 
     def is_ready(self) -> bool:
-        # The lock first: without a server of ours the port may be anybody's, who must not be told the password.
-        if self.port is None or not processes.is_locked(self.lock):
-            return False
         return self._ask("PING") == "+PONG"
 
     def _status(self) -> ServerStatus:
@@ -139,7 +149,10 @@ class EmbeddedValkey(EmbeddedServer):
             write(self.folder / "password", secrets.token_urlsafe(24))
         port = _free_port(self.port)
         write(self.folder / "port", str(port))
-        write(self.folder / "valkey.conf", _CONFIGURATION.format(port=port, password=self.password))
+        write(
+            self.folder / "valkey.conf",
+            _CONFIGURATION.format(port=port, password=self.password, socket=_SOCKET),
+        )
         if self.log.is_file():
             self.log.replace(self.folder / "valkey.log.1")
         processes.start_detached(
@@ -158,8 +171,16 @@ class EmbeddedValkey(EmbeddedServer):
 
     def _ask(self, command: str) -> str | None:
         """The server's reply to one command; None when there is none."""
+        # Over a socket in the private folder: behind the port there may be anybody, who must not be told the password.
+        # The way round by the folder's descriptor keeps the socket's path short, however deep the folder is.
         try:
-            with socket.create_connection((_LOOPBACK, self.port or 0), timeout=5) as connection:
+            folder = os.open(self.data, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(5)
+                connection.connect(f"/proc/self/fd/{folder}/{_SOCKET}")
                 connection.sendall(f"AUTH {self.password}\r\n{command}\r\n".encode())
                 with connection.makefile("rb") as replies:
                     replies.readline()  # of AUTH; when it failed, so does the command
@@ -167,6 +188,8 @@ class EmbeddedValkey(EmbeddedServer):
                     return replies.read(int(reply[1:])).decode() if reply.startswith("$") else reply
         except OSError:
             return None
+        finally:
+            os.close(folder)
 
 
 @cache

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final
 
 from quayside.foundation.errors import ConflictError, ServiceUnavailableError, SettingsError, sentence
 from quayside.foundation.postgres.embedded import EmbeddedPostgres
@@ -15,6 +16,11 @@ from quayside.foundation.settings import Settings
 if TYPE_CHECKING:
     import psycopg
     import sqlalchemy
+
+_MALFORMED: Final = (
+    "QUAYSIDE_DATABASE_URL is malformed: it must look like postgresql://user:password@host:5432/database, with "
+    "characters such as @ : / in user and password percent-encoded."
+)
 
 _engines: dict[tuple[int, str], sqlalchemy.Engine] = {}
 
@@ -40,28 +46,29 @@ def connect(settings: Settings, **options: Any) -> psycopg.Connection[tuple[Any,
     """Open a connection with psycopg; ``options`` are `psycopg.connect`'s, such as ``autocommit=True``.
 
     Raises:
-        ServiceUnavailableError: the server does not answer.
-        SettingsError: the server answers but refuses user, password or database.
+        ServiceUnavailableError: the server does not answer, or takes no connection now.
+        SettingsError: the URL is malformed, or the server refuses user, password or database.
     """
     import psycopg
-    from psycopg import errors
 
-    defaults: dict[str, Any] = {"connect_timeout": 10, "application_name": "quayside"}
+    options = {"connect_timeout": 10, "application_name": "quayside"} | options
     try:
-        return psycopg.connect(database_url(settings), **(defaults | options))
+        if is_embedded(settings):
+            # It may be stopped between the look at it and this connection; then it is started again.
+            with suppress(psycopg.OperationalError):
+                return psycopg.connect(database_url(settings), **options)
+        return psycopg.connect(database_url(settings), **options)
     except psycopg.OperationalError as error:
-        refused = isinstance(error, errors.InvalidAuthorizationSpecification | errors.InvalidCatalogName)
+        if _has_stray_at(settings):  # then the message names a part of the password as the host
+            raise SettingsError(_MALFORMED) from None
         text = _without_secret(sentence(error), settings)
-        if refused or any(
-            word in text for word in ("authentication failed", "does not exist", "no password")
-        ):
+        if any(sign in text for sign in ("authentication failed", "does not exist", "no password", "pg_hba")):
             raise SettingsError(
                 f"PostgreSQL refuses the connection: {text}. Correct QUAYSIDE_DATABASE_URL."
             ) from None
-        raise ServiceUnavailableError(f"PostgreSQL does not answer: {text}.") from None
-    except psycopg.ProgrammingError as error:
-        text = _without_secret(sentence(error), settings)
-        raise SettingsError(f"QUAYSIDE_DATABASE_URL is not usable: {text}.") from None
+        raise ServiceUnavailableError(f"PostgreSQL takes no connection: {text}.") from None
+    except psycopg.ProgrammingError:  # its text quotes parts of the URL, which may be parts of the password
+        raise SettingsError(_MALFORMED) from None
 
 
 def engine(settings: Settings) -> sqlalchemy.Engine:
@@ -119,16 +126,16 @@ def advisory_lock(settings: Settings, key: str, wait_seconds: float | None = Non
         yield
 
 
+def _has_stray_at(settings: Settings) -> bool:
+    url = settings.database_url.get_secret_value() if settings.database_url is not None else ""
+    return re.match(r"\w+://[^/?]*@[^/?]*@", url) is not None
+
+
 def _without_secret(text: str, settings: Settings) -> str:
-    from psycopg import ProgrammingError
     from psycopg.conninfo import conninfo_to_dict
 
-    if settings.database_url is None:
-        return text.rstrip(".")
-    url = settings.database_url.get_secret_value()
-    try:
-        password = conninfo_to_dict(url).get("password")
-    except ProgrammingError:  # not even a URL: then it may be quoted back to us with all it contains
-        return "it is not a valid postgresql:// URL"
-    text = text.replace(url, "the URL")
-    return (text.replace(str(password), "***") if password else text).rstrip(".")
+    if settings.database_url is not None:
+        password = conninfo_to_dict(settings.database_url.get_secret_value()).get("password")
+        if password:
+            text = text.replace(str(password), "***")
+    return text.rstrip(".")

@@ -23,13 +23,22 @@ from typing import Final
 from urllib.parse import quote
 
 from quayside.foundation import processes
-from quayside.foundation.embedded import EmbeddedServer, ServerStatus, read, size_bytes, tail, write
+from quayside.foundation.embedded import (
+    STOP_SECONDS,
+    EmbeddedServer,
+    ServerStatus,
+    read,
+    size_bytes,
+    tail,
+    write,
+)
 from quayside.foundation.errors import PermanentError, ServiceUnavailableError, SettingsError
 from quayside.foundation.postgres import account as accounts
 from quayside.foundation.processes import Account, say
 
 NAME: Final = "quayside"  # of the database and of its owner
-_SOCKET_FILE: Final = ".s.PGSQL.5432"
+_PORT: Final = 5432  # part of the socket's file name, nothing else
+_SOCKET_FILE: Final = f".s.PGSQL.{_PORT}"
 _SOCKET_PATH_LIMIT: Final = 107 - len(f"/{_SOCKET_FILE}.lock")  # sun_path is 108 bytes with its NUL
 # libpq takes a comma in a host for a list of hosts, and PostgreSQL one in its setting for a list of folders.
 _PLAIN_PATH: Final = re.compile(r"[\w./+-]+", re.ASCII)
@@ -42,6 +51,7 @@ _HOST_BASED_AUTHENTICATION: Final = "local all all trust\nlocal replication all 
 
 _SERVER_SETTINGS: Final = {
     "listen_addresses": "",
+    "port": str(_PORT),
     "unix_socket_permissions": "0700",
     "max_connections": "200",
     "shared_buffers": "128MB",
@@ -66,6 +76,7 @@ class EmbeddedPostgres(EmbeddedServer):
     """The PostgreSQL server of one QUAYSIDE_HOME."""
 
     label = "PostgreSQL"
+    quick_end = signal.SIGQUIT
 
     def __init__(self, home: Path) -> None:
         super().__init__(home / "postgres")
@@ -88,11 +99,11 @@ class EmbeddedPostgres(EmbeddedServer):
 
     @property
     def url(self) -> str:
-        """libpq URL of the database. No password: the folder is the protection."""
-        return f"postgresql://{NAME}@/{NAME}?host={quote(str(self.socket_folder), safe='')}"
+        """libpq URL of the database. No password: the folder is the protection. The port, because PGPORT may be set."""
+        return f"postgresql://{NAME}@/{NAME}?host={quote(str(self.socket_folder), safe='')}&port={_PORT}"
 
     def is_ready(self) -> bool:
-        lines = self._pid_file()
+        lines = _pid_file(self.data)
         if len(lines) < 8 or lines[7].strip() != "ready":
             return False
         folder = self.socket_folder
@@ -109,7 +120,7 @@ class EmbeddedPostgres(EmbeddedServer):
         running = self.is_ready()
         return ServerStatus(
             running=running,
-            pid=int(self._pid_file()[0]) if running else None,
+            pid=int(_pid_file(self.data)[0]) if running else None,
             version=read(self.data / "PG_VERSION"),
             folder=self.data,
             address=f"{self.socket_folder}/{_SOCKET_FILE}" if running else None,
@@ -120,6 +131,7 @@ class EmbeddedPostgres(EmbeddedServer):
 
     def _start(self, starting: int) -> bool:
         if os.geteuid() == 0 and not self.data.exists() and not (self.home / "location").exists():
+            self._end_abandoned()
             self._choose_folder()
         return super()._start(starting)
 
@@ -159,7 +171,7 @@ class EmbeddedPostgres(EmbeddedServer):
         )
 
     def _ask_to_stop(self) -> None:
-        postmaster = self._postmaster()
+        postmaster = _postmaster(self.data)
         if postmaster is not None:
             os.kill(
                 postmaster, signal.SIGINT
@@ -170,11 +182,11 @@ class EmbeddedPostgres(EmbeddedServer):
         if os.geteuid() == 0 and not (self.home / "location").exists():
             for folder in accounts.folders_of(self.home):
                 # QUAYSIDE_HOME was deleted or moved away. Its data may still be wanted, its server is not.
-                pids = processes.processes_in(folder / "data")
-                processes.end_processes(pids)
-                if pids:
+                postmaster = _postmaster(folder / "data")
+                if postmaster is not None:
+                    processes.end_processes([postmaster], signal.SIGINT, STOP_SECONDS)
                     say(f"stopped a PostgreSQL of an earlier {self.home}; its data stays in {folder}")
-                ended = ended or bool(pids)
+                    ended = True
         return ended
 
     def _check_version(self, binaries: Path) -> None:
@@ -233,7 +245,7 @@ class EmbeddedPostgres(EmbeddedServer):
 
         We hold the server's lock, so no server of ours lives. One started by hand is left to PostgreSQL's own check.
         """
-        if self._postmaster() is None:
+        if _postmaster(self.data) is None:
             (self.data / "postmaster.pid").unlink(missing_ok=True)
             for leftover in (_SOCKET_FILE, f"{_SOCKET_FILE}.lock"):
                 (self.socket_folder / leftover).unlink(missing_ok=True)
@@ -241,16 +253,6 @@ class EmbeddedPostgres(EmbeddedServer):
     def _reason(self) -> str:
         logs = sorted((self.folder / "log").glob("???.log"), key=lambda log: log.stat().st_mtime)
         return processes.telling_line(*map(tail, [*logs[-1:], self.folder / "log" / "start.log"]))
-
-    def _pid_file(self) -> list[str]:
-        """Lines of ``postmaster.pid``: 1 the process id … 8 the state; empty when there is none."""
-        return (read(self.data / "postmaster.pid") or "").splitlines()
-
-    def _postmaster(self) -> int | None:
-        """The process id in the pid file, if that is a process that works in the data folder."""
-        lines = self._pid_file()
-        pid = int(lines[0]) if lines and lines[0].isdigit() else None
-        return pid if pid in processes.processes_in(self.data) else None
 
     # -- the socket's folder ---------------------------------------------------------------------------------------
 
@@ -287,3 +289,15 @@ class EmbeddedPostgres(EmbeddedServer):
 def _sync_method() -> list[str]:
     # One syncfs instead of an fsync for each of a thousand files: 0.5 s instead of up to 4. Linux alone has it.
     return ["--sync-method", "syncfs"] if os.uname().sysname == "Linux" else []
+
+
+def _pid_file(data: Path) -> list[str]:
+    """Lines of ``postmaster.pid``: 1 the process id … 8 the state; empty when there is none."""
+    return (read(data / "postmaster.pid") or "").splitlines()
+
+
+def _postmaster(data: Path) -> int | None:
+    """The process id in the pid file, if that is a process that works in the data folder."""
+    lines = _pid_file(data)
+    pid = int(lines[0]) if lines and lines[0].isdigit() else None
+    return pid if pid in processes.processes_in(data) else None

@@ -62,7 +62,7 @@ class SchemaStatus:
 
 
 def ensure_schema(settings: Settings, spec: SchemaSpec) -> None:
-    """Make sure the schema is what this code was written for; asked once per process, by one query.
+    """Make sure the schema is what this code was written for; asked once per process.
 
     Raises:
         SchemaError: it is newer than this code, or older on a server of yours.
@@ -142,13 +142,20 @@ def revisions(spec: SchemaSpec) -> ScriptDirectory:
 
 
 def _status(connection: psycopg.Connection[tuple[Any, ...]], spec: SchemaSpec) -> SchemaStatus:
-    from psycopg import errors, sql
+    import psycopg
+    from psycopg import sql
 
     table = sql.Identifier(spec.name, VERSION_TABLE)
     try:
-        row = connection.execute(sql.SQL("SELECT version_num FROM {}").format(table)).fetchone()
-    except (errors.UndefinedTable, errors.InvalidSchemaName):
+        exists = connection.execute("SELECT to_regclass(%s)", [table.as_string(connection)]).fetchone()
         row = None
+        if exists is not None and exists[0] is not None:
+            row = connection.execute(sql.SQL("SELECT version_num FROM {}").format(table)).fetchone()
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise SchemaError(
+            f"Schema {spec.name} cannot be read by this database user: {sentence(error)}. Grant it, or change the "
+            "user in QUAYSIDE_DATABASE_URL."
+        ) from None
     revision = None if row is None else str(row[0])
     return SchemaStatus(spec.name, revision, spec.head, _state(revision, spec))
 
