@@ -106,7 +106,7 @@ RELATIONSHIPS: Final = Table(
     ("batch_id", "relationship_id"),
 )
 
-#: One row per ingested version of a batch: written in the same transaction as the rows it speaks of.
+#: One row per load of a batch, the latest counts: written in the same transaction as the rows it speaks of.
 BATCHES: Final = Table(
     "batches",
     {
@@ -115,19 +115,22 @@ BATCHES: Final = Table(
         "source": "VARCHAR",
         "as_of": TIME,  # default moment of the features: the file's generated_at
         "base_currency": "VARCHAR",
+        "rates_sha256": "VARCHAR",  # of the exchange rates it was converted with, '' when nothing was
         "provenance": "JSON",  # seed, distribution, counts, profile_breakdown as the file gave them
         "rows_read": "JSON",  # per table
         "rows_kept": "JSON",
         "rows_quarantined": "JSON",
         "loaded_at": TIME,
     },
-    ("batch_id", "content_sha256"),
+    ("batch_id", "loaded_at"),
 )
 
+#: Rows that were not used, of every content that was tried, loaded or refused as a whole.
 QUARANTINE: Final = Table(
     "quarantine",
     {
         "batch_id": "VARCHAR",
+        "content_sha256": "VARCHAR",
         "table_name": "VARCHAR",
         "row_number": "BIGINT",  # 0-based position in the input
         "row_key": "VARCHAR",
@@ -135,7 +138,7 @@ QUARANTINE: Final = Table(
         "detail": "VARCHAR",
         "row": "JSON",
     },
-    ("batch_id", "table_name", "row_number", "reason"),
+    ("batch_id", "content_sha256", "table_name", "row_number", "reason"),
 )
 
 FX_RATES: Final = Table(
