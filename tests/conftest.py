@@ -13,13 +13,20 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from quayside.foundation import processes
+from quayside.foundation.postgres import EmbeddedPostgres
 from quayside.foundation.settings import Settings
+from quayside.foundation.valkey import EmbeddedValkey
+
+if TYPE_CHECKING:
+    from quayside.foundation.lake import Lake
 
 SESSION_HOME = "QUAYSIDE_TEST_SESSION_HOME"
+FOLDER_PREFIX = "quayside-tests-"
 TEMPLATE = "template_of_tests"
 
 
@@ -31,19 +38,40 @@ def pytest_configure(config: pytest.Config) -> None:
     ]:
         del os.environ[name]
     if SESSION_HOME not in os.environ:
-        folder = Path(tempfile.mkdtemp(prefix="quayside-tests-"))
+        _take_away_leftovers()
+        folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
         folder.chmod(0o711)  # as root, the server's own user has to pass
+        lock = processes.try_lock(folder / "session.lock")
+        assert lock is not None
         os.environ[SESSION_HOME] = str(folder)
-        config.add_cleanup(lambda: _take_away(folder))
+        config.add_cleanup(lambda: _end_session(folder, lock))
     os.environ["QUAYSIDE_HOME"] = os.environ[SESSION_HOME]
 
 
-def _take_away(folder: Path) -> None:
-    from quayside.foundation.postgres import EmbeddedPostgres
-
-    EmbeddedPostgres(folder).stop()
-    shutil.rmtree(folder)
+def _end_session(folder: Path, lock: int) -> None:
+    _take_away(folder)
+    os.close(lock)
     del os.environ[SESSION_HOME]
+
+
+def _take_away_leftovers() -> None:
+    """Servers and files of test sessions that were killed."""
+    for note in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*/session.lock"):
+        if note.stat().st_uid == os.geteuid() and (lock := processes.try_lock(note)) is not None:
+            _take_away(note.parent)
+            os.close(lock)
+
+
+def _take_away(folder: Path) -> None:
+    for home in [folder, *folder.glob("*")]:
+        _stop_servers(home)
+    shutil.rmtree(folder)
+
+
+def _stop_servers(home: Path) -> None:
+    for server in (EmbeddedPostgres(home), EmbeddedValkey(home)):
+        if server.home.is_dir():
+            server.stop()
 
 
 @pytest.fixture(scope="session")
@@ -119,12 +147,12 @@ def _private(session: Settings, tmp_path: Path, template: str) -> Iterator[Setti
     from quayside.foundation.postgres import connect, dispose_engines
 
     name = f"test_{secrets.token_hex(6)}"
+    home = tmp_path / "home"
     with connect(session, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-        yield make_settings(
-            QUAYSIDE_HOME=str(tmp_path / "home"), QUAYSIDE_DATABASE_URL=_url_of(session, name)
-        )
+        yield make_settings(QUAYSIDE_HOME=str(home), QUAYSIDE_DATABASE_URL=_url_of(session, name))
         dispose_engines()
+        _stop_servers(home)
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
@@ -132,6 +160,14 @@ def _url_of(session: Settings, database: str) -> str:
     from quayside.foundation.postgres import database_url
 
     return database_url(session).replace("/quayside?", f"/{database}?")
+
+
+@pytest.fixture
+def lake(settings: Settings) -> Lake:
+    """An empty lake in ``tmp_path``, its catalog in the test's own database."""
+    from quayside.foundation.lake import Lake
+
+    return Lake(settings)
 
 
 @pytest.fixture
