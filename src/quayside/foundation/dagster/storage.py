@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -164,24 +165,40 @@ def create_tables(url: str) -> None:
     Raises:
         ServiceUnavailableError: the database does not answer.
     """
-    engine = pooled_engine(url)
+    if has_tables(url):
+        return
+    with _connected(url) as connection:
+        connection.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": _CREATION_LOCK})
+        try:
+            if not _has_tables(connection):
+                if sa.make_url(url).query.get("options"):
+                    connection.execute(sa.text(f'CREATE SCHEMA IF NOT EXISTS "{SCHEMA}"'))
+                DagsterPostgresStorage(url, should_autocreate_tables=True)
+        finally:
+            connection.execute(sa.text("SELECT pg_advisory_unlock(:key)"), {"key": _CREATION_LOCK})
+
+
+def has_tables(url: str) -> bool:
+    """Whether all of Dagster's tables are there.
+
+    Raises:
+        ServiceUnavailableError: the database does not answer.
+    """
+    with _connected(url) as connection:
+        return _has_tables(connection)
+
+
+@contextmanager
+def _connected(url: str) -> Iterator[sa.Connection]:
     try:
-        with engine.connect() as connection:
-            if _has_tables(connection):
-                return
-            connection.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": _CREATION_LOCK})
-            try:
-                if not _has_tables(connection):
-                    if sa.make_url(url).query.get("options"):
-                        connection.execute(sa.text(f'CREATE SCHEMA IF NOT EXISTS "{SCHEMA}"'))
-                    DagsterPostgresStorage(url, should_autocreate_tables=True)
-            finally:
-                connection.execute(sa.text("SELECT pg_advisory_unlock(:key)"), {"key": _CREATION_LOCK})
+        connection = pooled_engine(url).connect()
     except OperationalError as error:
-        where = sa.make_url(url).render_as_string(hide_password=True).partition("?")[0]
+        where = sa.make_url(url).set(query={}).render_as_string(hide_password=True)
         raise ServiceUnavailableError(
             f"Dagster's database {where} does not answer: {sentence(error.orig or error)}"
         ) from None
+    with connection:
+        yield connection
 
 
 def _has_tables(connection: sa.Connection) -> bool:
