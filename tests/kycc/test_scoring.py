@@ -1,0 +1,144 @@
+"""Scores in the lake and their mirror in PostgreSQL."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quayside.foundation.errors import NotFoundError
+from quayside.foundation.postgres import connect
+from quayside.foundation.settings import Settings
+from quayside.kycc import checks, scoring
+from quayside.kycc.generate import generate, write_parquet
+from quayside.kycc.service import ScoringService
+
+pytestmark = pytest.mark.integration
+
+MOMENT = datetime(2026, 6, 30, tzinfo=UTC)
+BATCH = "SCORING_TEST"
+
+
+@pytest.fixture
+def service(settings: Settings, tmp_path: Path) -> ScoringService:
+    """A platform with one batch of 200 parties, its features computed."""
+    service = ScoringService(settings)
+    service.ingest(write_parquet(generate(BATCH, 200, generated_at=MOMENT), tmp_path / "batch"))
+    service.extract(BATCH)
+    return service
+
+
+def lake(service: ScoringService, sql: str) -> list[tuple[Any, ...]]:
+    with service.connection() as con:
+        return con.execute(sql).fetchall()
+
+
+def postgres(service: ScoringService, sql: str) -> list[tuple[Any, ...]]:
+    with connect(service.settings) as con:
+        return con.execute(sql).fetchall()
+
+
+def test_every_party_is_scored_once_and_mirrored(service: ScoringService) -> None:
+    result = service.score()
+    assert (result.written.rows, result.written.added, result.written.changed) == (200, 200, 0)
+    in_lake = lake(service, "SELECT party_id, total_score, band, decision, flags, reasons FROM kycc.scores ORDER BY 1")
+    mirrored = postgres(
+        service, "SELECT party_id, total_score, band, decision, flags, reasons FROM kycc.score_requests ORDER BY 1"
+    )
+    assert in_lake == mirrored
+    assert sum(result.summary.bands.values()) == sum(result.summary.histogram.values()) == 200
+
+
+def test_scoring_again_changes_nothing(service: ScoringService) -> None:
+    service.score()
+    before = lake(service, "SELECT * FROM kycc.scores ORDER BY party_id"), postgres(
+        service, "SELECT * FROM kycc.score_requests ORDER BY party_id"
+    )
+    snapshots = lake(service, "SELECT count(*) FROM ducklake_snapshots('lake')")
+    again = service.score()
+    assert (again.written.added, again.written.changed, again.written.removed, again.mirrored) == (0, 0, 0, False)
+    assert before == (
+        lake(service, "SELECT * FROM kycc.scores ORDER BY party_id"),
+        postgres(service, "SELECT * FROM kycc.score_requests ORDER BY party_id"),
+    )
+    assert snapshots == lake(service, "SELECT count(*) FROM ducklake_snapshots('lake')")
+
+
+def test_a_changed_score_replaces_the_old_one_visibly(service: ScoringService) -> None:
+    service.score()
+    (party,) = lake(service, "SELECT min(party_id) FROM kycc.features")[0]
+    (old,) = lake(service, f"SELECT total_score FROM kycc.scores WHERE party_id = '{party}'")[0]
+    service.lake.transaction(
+        lambda con: con.execute(
+            "UPDATE kycc.features SET kyc_verified = 1 - kyc_verified WHERE party_id = ?", [party]
+        )
+    )
+    result = service.score()
+    assert (result.written.added, result.written.changed, result.written.removed) == (0, 1, 0)
+    assert lake(service, "SELECT party_id, total_score FROM kycc.score_history") == [(party, old)]
+    (new,) = lake(service, f"SELECT total_score FROM kycc.scores WHERE party_id = '{party}'")[0]
+    assert new != old
+    assert postgres(service, f"SELECT total_score FROM kycc.score_requests WHERE party_id = '{party}'") == [(new,)]
+    assert postgres(service, "SELECT action, subject, details->>'changed' FROM ops.audit") == [("rescored", BATCH, "1")]
+
+
+def test_a_mirror_that_was_left_behind_is_brought_level(
+    service: ScoringService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def died(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(scoring, "mirror_scores", died)
+        service.score()
+    assert postgres(service, "SELECT count(*) FROM kycc.score_requests") == [(0,)]
+    with service.connection() as con, connect(service.settings) as pg:
+        assert not checks.scores(con, pg, BATCH, "v1").passed
+    result = service.score()
+    assert result.written.added == 0
+    assert result.mirrored
+    with service.connection() as con, connect(service.settings) as pg:
+        assert checks.scores(con, pg, BATCH, "v1").passed
+
+
+def test_explain_accounts_for_every_point(service: ScoringService) -> None:
+    service.score()
+    for party, total in lake(service, "SELECT party_id, total_score FROM kycc.scores ORDER BY total_score LIMIT 5"):
+        row, explanation = service.explain(party)
+        assert row["total_score"] == explanation.total_score == total
+        points = sum(c.points for c in explanation.characteristics)
+        assert explanation.raw_score == 300 + points == row["raw_score"]
+        moved = sum(rule.after - rule.before for rule in explanation.rules)
+        assert explanation.raw_score + moved + explanation.clamped == total
+        assert list(explanation.reasons) == row["reasons"]
+
+
+def test_what_is_missing_is_named(service: ScoringService, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="NOBODY.*quayside kycc score"):
+        service.explain("NOBODY")
+    with pytest.raises(NotFoundError, match="ELSEWHERE.*feature_job"):
+        service.score("ELSEWHERE")
+    other = ScoringService(service.settings)
+    other.ingest(write_parquet(generate("LATER", 50, generated_at=MOMENT), tmp_path / "later"))
+    assert other.score().batch.batch_id == BATCH, "the last batch with features, not the last batch"
+
+
+def test_checks_see_what_is_wrong(service: ScoringService) -> None:
+    service.score()
+    with service.connection() as con:
+        assert checks.counts(con, BATCH).passed
+        assert checks.feature_ranges(con, BATCH, MOMENT).passed
+        con.execute(
+            "UPDATE kycc.features SET network_balance_ratio = 7 WHERE party_id = (SELECT min(party_id) FROM kycc.features)"
+        )
+        con.execute("INSERT INTO kycc.accounts SELECT * FROM kycc.accounts LIMIT 1")
+        con.execute("DELETE FROM kycc.parties WHERE party_id = (SELECT max(from_party_id) FROM kycc.relationships)")
+        con.execute("UPDATE kycc.scores SET band = 'excellent'")
+        assert "network_balance_ratio" in checks.feature_ranges(con, BATCH, MOMENT).sentence
+        counted = checks.counts(con, BATCH).sentence
+        assert "repeat another row's account_id" in counted
+        assert "from_party_id that is no party" in counted
+        with connect(service.settings) as pg:
+            assert "a band that is not theirs" in checks.scores(con, pg, BATCH, "v1").sentence
