@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -36,12 +36,18 @@ def distributions(
     con: duckdb.DuckDBPyConnection, table: str, features: Iterable[Feature]
 ) -> dict[str, Distribution]:
     """Distribution of each feature over the rows of a table, which has at least one."""
-    return {feature.name: _distribution(con, table, feature) for feature in features}
+    features = list(features)
+    columns = con.execute(
+        f"SELECT {', '.join(feature.name for feature in features)} FROM {table}"
+    ).fetchnumpy()
+    return {
+        feature.name: _distribution(np.ma.masked_array(columns[feature.name]), feature)
+        for feature in features
+    }
 
 
-def _distribution(con: duckdb.DuckDBPyConnection, table: str, feature: Feature) -> Distribution:
-    column = con.execute(f'SELECT CAST("{feature.name}" AS DOUBLE) AS x FROM {table}').fetchnumpy()["x"]
-    values = column.compressed() if isinstance(column, np.ma.MaskedArray) else column
+def _distribution(column: np.ma.MaskedArray[Any, Any], feature: Feature) -> Distribution:
+    values = column.compressed()
     if not len(values):
         return Distribution(0.0, 0.0, None, None, None, [], [])
     informative = len(values) if feature.no_data is None else np.count_nonzero(values != feature.no_data)

@@ -38,7 +38,7 @@ class Graph:
 
     @property
     def nodes(self) -> int:
-        return self.downstream.shape[0]
+        return len(self.downstream.indptr) - 1
 
     @cached_property
     def upstream(self) -> sparse.csr_array:

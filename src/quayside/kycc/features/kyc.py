@@ -25,7 +25,9 @@ FEATURES: Final = (
     Feature(
         "company_age_years", "kyc", "number", "years of 365.25 d", 0, 500, _AS_OF, None,
         "(as_of - created_at) / 365.25 d; 0 when created after as_of, NULL when created_at is unknown.",
-        "greatest(epoch_us($as_of) - epoch_us(p.created_at), 0) / (365.25 * 86400e6)",
+        # greatest() passes over NULL
+        "CASE WHEN p.created_at IS NOT NULL THEN "
+        "greatest(epoch_us($as_of) - epoch_us(p.created_at), 0) / (365.25 * 86400e6) END",
     ),
     Feature(
         "party_type_score", "kyc", "number", "points", 5, 10, _AS_OF, 5,

@@ -72,10 +72,9 @@ def reach(
             keep = pointed_to & available & possible & (hop < hops)
             wanted = keep | (stirred & possible)
             cost = customers @ size + 1
-            affordable = _cheapest(cost, wanted, work_budget) & (~keep | _cheapest(cost, keep, kept_budget))
-            exact &= ~stirred | (possible & affordable)
-            wanted &= affordable
-            available = keep & affordable
+            affordable = _cheapest(cost, wanted, work_budget)
+            exact &= ~stirred | affordable
+            available = affordable & _cheapest(cost, keep, kept_budget)
 
             def merge(rows: Integers, sets: sparse.csr_array = sets) -> sparse.csr_array:
                 return step[rows] @ sets
@@ -85,7 +84,7 @@ def reach(
             for rows, part in _blockwise(pool, merge, available, cost):
                 size[rows] = degrees(part)
                 parts.append(part)
-            counted = wanted & ~available
+            counted = affordable & stirred & ~available
             for rows, sizes in _blockwise(pool, lambda rows: degrees(merge(rows)), counted, cost):
                 size[rows] = sizes
             grew = ~exact | (size > before)
