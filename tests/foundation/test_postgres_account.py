@@ -18,7 +18,7 @@ from quayside.foundation import processes
 from quayside.foundation.errors import SettingsError
 from quayside.foundation.postgres import EmbeddedPostgres
 from quayside.foundation.postgres import account as accounts
-from quayside.foundation.valkey import EmbeddedValkey
+from quayside.foundation.valkey import EmbeddedValkey, binary
 
 pytestmark = [
     pytest.mark.integration,
@@ -97,8 +97,8 @@ def test_binaries_the_user_cannot_read_are_copied_once(
 
     first = accounts.binaries(user)
     assert system in first.parents
-    assert accounts._can_run(first / "postgres", user)
-    assert accounts._can_run(first / "initdb", user)  # needs its libraries beside it
+    assert processes.can_run([str(first / "postgres"), "--version"], user)
+    assert processes.can_run([str(first / "initdb"), "--version"], user)  # needs its libraries beside it
     assert f"copying PostgreSQL to {system}" in capsys.readouterr().err
     assert accounts.binaries(user) == first
     assert capsys.readouterr().err == ""
@@ -177,7 +177,11 @@ def test_an_ordinary_user_runs_it_as_oneself(nobodys_home: Path) -> None:
     assert server.stop() is True
     assert server.start() is True
     assert {path.stat().st_uid for path in server.folder.iterdir()} == {NOBODY}
-    assert as_nobody(lambda: exec("assert one(server) == 1", {"one": one, "server": server})) == ""
+
+    def use() -> None:
+        assert one(server) == 1
+
+    assert as_nobody(use) == ""
 
 
 @pytest.mark.parametrize("kind", [EmbeddedPostgres, EmbeddedValkey])
@@ -196,3 +200,23 @@ def test_the_folder_of_another_user_is_one_sentence(
                 act()
 
         assert as_nobody(work) == ""
+
+
+def test_valkey_of_an_ordinary_user_stays_that_users_when_root_starts_it(nobodys_home: Path) -> None:
+    server = EmbeddedValkey(nobodys_home)
+    if not processes.can_run([str(binary()), "--version"], processes.Account("nobody", NOBODY, NOBODY)):
+        pytest.skip("the user nobody cannot read the folder of Valkey's binary")
+
+    def work() -> None:
+        server.start()
+        server.stop()
+
+    assert as_nobody(work) == ""
+    server.start()
+    assert {path.stat().st_uid for path in server.folder.iterdir()} == {NOBODY}
+    assert Path(f"/proc/{server.status().pid}").stat().st_uid == NOBODY
+
+    def use() -> None:
+        assert server.is_ready()
+
+    assert as_nobody(use) == ""

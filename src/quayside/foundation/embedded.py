@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -203,23 +202,22 @@ def read(path: Path) -> str | None:
 
 
 def write(path: Path, text: str) -> None:
-    """Replace a small private file at once, so that nobody reads half of it; an existing one keeps its owner."""
+    """Replace a small private file at once, so that nobody reads half of it. Root gives it to its folder's owner."""
     new = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     new.touch(mode=0o600, exist_ok=False)
     new.write_text(text, "utf-8")
-    if path.exists():
-        owner = path.stat()
-        os.chown(new, owner.st_uid, owner.st_gid)
-        shutil.copymode(path, new)
+    if os.geteuid() == 0:
+        folder = path.parent.stat()
+        os.chown(new, folder.st_uid, folder.st_gid)
     new.replace(path)
 
 
-def tail(log: Path, size: int = 20_000) -> str:
-    """The last ``size`` bytes of a log as text."""
+def tail(log: Path, start: int = 0, size: int = 20_000) -> str:
+    """At most the last ``size`` bytes of a log, and none before ``start``."""
     if not log.is_file():
         return ""
     with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - size))
+        file.seek(max(start, log.stat().st_size - size))
         return file.read().decode("utf-8", "replace")
 
 

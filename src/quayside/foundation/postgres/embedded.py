@@ -80,6 +80,7 @@ class EmbeddedPostgres(EmbeddedServer):
 
     def __init__(self, home: Path) -> None:
         super().__init__(home / "postgres")
+        self._old_logs: dict[Path, int] = {}  # and their sizes, before the start of which `_reason` speaks
 
     @property
     def folder(self) -> Path:
@@ -161,6 +162,7 @@ class EmbeddedPostgres(EmbeddedServer):
             "log_directory": str(logs),
         }
         (logs / "start.log").unlink(missing_ok=True)
+        self._old_logs = {log: log.stat().st_size for log in logs.glob("???.log")}
         processes.start_detached(
             [binaries / "postgres", "-D", self.data]
             + [option for name, value in settings.items() for option in ("-c", f"{name}={value}")],
@@ -251,8 +253,8 @@ class EmbeddedPostgres(EmbeddedServer):
                 (self.socket_folder / leftover).unlink(missing_ok=True)
 
     def _reason(self) -> str:
-        logs = sorted((self.folder / "log").glob("???.log"), key=lambda log: log.stat().st_mtime)
-        return processes.telling_line(*map(tail, [*logs[-1:], self.folder / "log" / "start.log"]))
+        logs = [*(self.folder / "log").glob("???.log"), self.folder / "log" / "start.log"]
+        return processes.telling_line(*(tail(log, self._old_logs.get(log, 0)) for log in logs))
 
     # -- the socket's folder ---------------------------------------------------------------------------------------
 
