@@ -141,9 +141,8 @@ def as_nobody(work: Callable[[], None]) -> str:
 def nobodys_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A QUAYSIDE_HOME to be, in a folder of that user, who can read PostgreSQL's binaries."""
     folder = Path(tempfile.mkdtemp(prefix="nobody-", dir=os.environ["QUAYSIDE_TEST_SESSION_HOME"]))
-    if not accounts._can_run(
-        accounts.binaries(None) / "postgres", processes.Account("nobody", NOBODY, NOBODY)
-    ):
+    nobody = processes.Account("nobody", NOBODY, NOBODY)
+    if not processes.can_run([str(accounts.binaries(None) / "postgres"), "--version"], nobody):
         accounts._copy(folder / "site")
         monkeypatch.setattr(accounts, "wheel_site", lambda: folder / "site")
     os.chown(folder, NOBODY, NOBODY)
