@@ -14,9 +14,10 @@ from urllib.parse import urlsplit
 
 import duckdb
 
-from quayside.foundation.errors import ServiceUnavailableError, SettingsError, sentence
+from quayside.foundation.errors import ServiceUnavailableError, SettingsError
 from quayside.foundation.lake.extensions import LAKE_EXTENSIONS, load_extensions
-from quayside.foundation.lake.sql import identifier, literal
+from quayside.foundation.lake.sql import identifier, literal, reason
+from quayside.foundation.objects import S3Access
 from quayside.foundation.postgres import advisory_lock, database_url
 from quayside.foundation.settings import Settings
 
@@ -167,7 +168,7 @@ def _attach_error(error: duckdb.Error) -> SettingsError | ServiceUnavailableErro
 
 def _reason(error: BaseException) -> str:
     """What PostgreSQL said, without DuckDB's prefixes around it."""
-    return re.sub(r'^.*Unable to connect to Postgres at ".*?": ', "", sentence(error)).rstrip(".")
+    return re.sub(r'^.*Unable to connect to Postgres at ".*?": ', "", reason(error))
 
 
 def _create_secret(con: duckdb.DuckDBPyConnection, name: str, kind: str, values: dict[str, str]) -> None:
@@ -176,19 +177,12 @@ def _create_secret(con: duckdb.DuckDBPyConnection, name: str, kind: str, values:
 
 
 def _s3_secret(settings: Settings) -> dict[str, str]:
-    if settings.aws_access_key_id is None or settings.aws_secret_access_key is None:
-        raise SettingsError(
-            "S3 is asked for but AWS_ACCESS_KEY_ID or AWS_SECRET_ACCESS_KEY is not set: set both."
-        )
-    secret = {
-        "KEY_ID": settings.aws_access_key_id,
-        "SECRET": settings.aws_secret_access_key.get_secret_value(),
-        "REGION": settings.aws_region or "us-east-1",
-    }
-    if settings.aws_session_token is not None:
-        secret["SESSION_TOKEN"] = settings.aws_session_token.get_secret_value()
-    if settings.aws_endpoint_url:
-        endpoint = urlsplit(settings.aws_endpoint_url)
+    access = S3Access.of(settings)
+    secret = {"KEY_ID": access.key_id, "SECRET": access.secret, "REGION": access.region}
+    if access.session_token is not None:
+        secret["SESSION_TOKEN"] = access.session_token
+    if access.endpoint is not None:
+        endpoint = urlsplit(access.endpoint)
         secret |= {
             "ENDPOINT": endpoint.netloc + endpoint.path.rstrip("/"),
             "URL_STYLE": "path",

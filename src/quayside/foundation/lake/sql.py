@@ -1,6 +1,8 @@
-"""Quoting for the places where DuckDB and PostgreSQL take no parameter."""
+"""Quoting for the places where DuckDB and PostgreSQL take no parameter, and what their errors say."""
 
 from __future__ import annotations
+
+from quayside.foundation.errors import sentence
 
 
 def identifier(name: str) -> str:
@@ -11,3 +13,8 @@ def identifier(name: str) -> str:
 def literal(text: str) -> str:
     """`text` quoted as an SQL string."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def reason(error: BaseException) -> str:
+    """First line of a driver's error, to stand inside a sentence of ours."""
+    return sentence(error).rstrip(".! ")
