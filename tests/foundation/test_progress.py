@@ -58,9 +58,9 @@ def test_what_fails_says_so_and_raises(lines: pytest.LogCaptureFixture):
 
 def test_nested_bars_share_the_terminal_and_leave_one_line_each(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TERM", "xterm")
-    with redirect_stderr(Terminal()) as terminal:
-        with step("Outer [x]"), progress("Inner", total=2, unit="parties") as bar:
-            bar.advance(2)
+    terminal = Terminal()
+    with redirect_stderr(terminal), step("Outer [x]"), progress("Inner", total=2, unit="parties") as bar:
+        bar.advance(2)
     text = terminal.getvalue()
     assert "✓" in text
     assert "Inner: 2 parties, " in text
