@@ -241,7 +241,9 @@ def cases(
     plain = [f"f{position}" for position in range(count)]
     odd = draw(
         st.lists(
-            awkward_text.filter(lambda x: x and len(x.encode()) <= 63), max_size=count, unique_by=str.lower
+            awkward_text.filter(lambda x: x and x.isprintable() and len(x.encode()) <= 63),
+            max_size=count,
+            unique_by=str.lower,
         )
     )
     features = [*odd, *plain][:count]
@@ -266,7 +268,9 @@ def cases(
         made.append(rule)
         wrapped[rule.id] = reference
     card = Scorecard("random", items, rules=tuple(made), extra_features=extra)
-    values = {item.feature: _values_for(item, numbers) for item in items} | {"extra": _numbers_near([], numbers)}
+    values = {item.feature: _values_for(item, numbers) for item in items} | {
+        "extra": _numbers_near([], numbers)
+    }
     rows = draw(st.lists(st.fixed_dictionaries(values), min_size=1, max_size=12))
     return Case(card, rows, wrapped)
 

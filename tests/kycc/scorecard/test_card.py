@@ -76,7 +76,10 @@ def test_the_document_is_valid_and_comes_back() -> None:
     assert again == card
     assert again.content_hash == card.content_hash
     assert card.to_dict() == DOCUMENT | {
-        "characteristics": [DOCUMENT["characteristics"][0], {"label": "type", **DOCUMENT["characteristics"][1]}]
+        "characteristics": [
+            DOCUMENT["characteristics"][0],
+            {"label": "type", **DOCUMENT["characteristics"][1]},
+        ]
     }
 
 
@@ -106,7 +109,9 @@ def test_any_card_survives_json_and_yaml(case: Case) -> None:
     ],
 )
 def test_whatever_changes_changes_the_hash(path: str, value: Any) -> None:
-    assert Scorecard.from_dict(changed(path, value)).content_hash != Scorecard.from_dict(DOCUMENT).content_hash
+    assert (
+        Scorecard.from_dict(changed(path, value)).content_hash != Scorecard.from_dict(DOCUMENT).content_hash
+    )
 
 
 def test_how_a_number_is_written_does_not_change_the_hash() -> None:
@@ -133,9 +138,14 @@ HOSTILE: list[tuple[str, Any, str]] = [
     ("characteristics", ..., "characteristics is missing"),
     ("characteristics", [], "it needs 1 to 127 characteristics"),
     ("characteristics", {}, "characteristics must be a list, not {}"),
-    ("characteristics", ["age"], "characteristics must be a list in which each item is a mapping, not ['age']"),
+    (
+        "characteristics",
+        ["age"],
+        "characteristics must be a list in which each item is a mapping, not ['age']",
+    ),
     ("characteristics.0.feature", "", "feature '' must have 1 to 63 bytes"),
     ("characteristics.0.feature", "é" * 32, "must have 1 to 63 bytes"),
+    ("characteristics.0.feature", "a\nb", "must have 1 to 63 bytes, all printable"),
     ("characteristics.0.feature", "a\x00", "contains a character that databases cannot hold"),
     ("characteristics.0.feature", "a\ud800", "contains a character that databases cannot hold"),
     ("characteristics.1.feature", "AGE", "feature 'AGE' appears twice"),
@@ -144,8 +154,16 @@ HOSTILE: list[tuple[str, Any, str]] = [
     ("characteristics.0.closed", "both", "closed must be left or right, not 'both'"),
     ("characteristics.0.cuts", [2.5, 1], "cuts must rise, but 2.5 is followed by 1"),
     ("characteristics.0.cuts", [1, 1], "cuts must rise, but 1 is followed by 1"),
-    ("characteristics.0.cuts", [1, float("nan")], "cuts must be a list in which each item is a finite number"),
-    ("characteristics.0.cuts", [1, float("inf")], "cuts must be a list in which each item is a finite number"),
+    (
+        "characteristics.0.cuts",
+        [1, float("nan")],
+        "cuts must be a list in which each item is a finite number",
+    ),
+    (
+        "characteristics.0.cuts",
+        [1, float("inf")],
+        "cuts must be a list in which each item is a finite number",
+    ),
     ("characteristics.0.cuts", [1, 10**400], "cuts must be a list in which each item is a finite number"),
     ("characteristics.0.cuts", [1, "2.5"], "cuts must be a list in which each item is a finite number"),
     ("characteristics.0.cuts", [1, True], "cuts must be a list in which each item is a finite number"),
@@ -164,11 +182,19 @@ HOSTILE: list[tuple[str, Any, str]] = [
     ("characteristics.0.reason", "{upper.__class__}", "uses '{upper.__class__}', which has no meaning there"),
     ("characteristics.0.reason", "{0}", "uses '{0}', which has no meaning there"),
     ("characteristics.0.reason", "100 {", "uses '{', which has no meaning there"),
-    ("characteristics.0.reason", "Over {lower}.", "bin 0 has no {lower} edge, give it a sentence in bin_reasons"),
+    (
+        "characteristics.0.reason",
+        "Over {lower}.",
+        "bin 0 has no {lower} edge, give it a sentence in bin_reasons",
+    ),
     ("characteristics.0.missing.reason", "Under {upper}.", "uses '{upper}', which has no meaning there"),
     ("characteristics.1.reason", "Under {upper}.", "uses '{upper}', which has no meaning there"),
     ("characteristics.0.bin_reasons", {"3": "x"}, "bin_reasons are keyed by bin, 0 to 2"),
-    ("characteristics.0.bin_reasons", {"one": "x"}, "bin_reasons must be a mapping from bin number to sentence"),
+    (
+        "characteristics.0.bin_reasons",
+        {"one": "x"},
+        "bin_reasons must be a mapping from bin number to sentence",
+    ),
     ("characteristics.0.bin_labels", ["a"], "it has 3 bins but 1 bin_labels"),
     ("characteristics.0.bins", [], "'bins' is not a known field"),
     ("characteristics.1.cuts", [1], "'cuts' is not a known field"),
@@ -182,7 +208,11 @@ HOSTILE: list[tuple[str, Any, str]] = [
     ("characteristics.1.other", -1, "points lie between 0 and 600, not at -1"),
     ("extra_features", ["age"], "feature 'age' appears twice"),
     ("extra_features", [""], "extra feature '' must have 1 to 63 bytes"),
-    ("rules.0.when", "volum > 5", "rule 'bonus' reads 'volum', which is neither a characteristic nor in extra"),
+    (
+        "rules.0.when",
+        "volum > 5",
+        "rule 'bonus' reads 'volum', which is neither a characteristic nor in extra",
+    ),
     ("rules.0.when", "type > 5", "rule 'bonus' computes with the categorical feature 'type'"),
     ("rules.0.when", "__import__('os').system('true')", "Call is not allowed"),
     ("rules.0.when", 5, "when must be text, not 5"),
@@ -243,7 +273,10 @@ def test_size_is_bounded(count: int, bins: int, rules: int, complaint: str) -> N
         ("a: &x [1]\nb: *x", "YAML aliases (*name) are not allowed"),
         ("version: v1\nversion: v2", "a key is written twice in the mapping that starts on line 1"),
         ("a: {b: 1, b: 2}", "a key is written twice"),
-        ("!!python/object/apply:os.system ['true']", "is not valid YAML on line 1: could not determine a const"),
+        (
+            "!!python/object/apply:os.system ['true']",
+            "is not valid YAML on line 1: could not determine a const",
+        ),
         ("a: \x07", "is not valid YAML"),
         ("[" * 5000, "is not valid YAML"),
         ("a: " + "9" * 5000, "is not valid YAML"),
@@ -297,7 +330,13 @@ def test_files_that_are_no_cards(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"version: \xff")
     (tmp_path / "large.yaml").write_bytes(b"#" * 2_000_001)
     (tmp_path / "text.txt").write_text("version: v1")
-    for name in ("v2", tmp_path / "none.yaml", tmp_path / "folder.yaml", tmp_path / "pipe.yaml", tmp_path / "text.txt"):
+    for name in (
+        "v2",
+        tmp_path / "none.yaml",
+        tmp_path / "folder.yaml",
+        tmp_path / "pipe.yaml",
+        tmp_path / "text.txt",
+    ):
         with pytest.raises(NotFoundError, match=r"name a shipped version \(v1\) or a .yaml or .json file"):
             load_scorecard(name)
     with pytest.raises(InputError, match="is not UTF-8 text"):

@@ -93,7 +93,9 @@ def test_many_rows_and_characteristics_cross_chunks_and_the_wide_packing() -> No
     rows = engine.CHUNK + 1001
     for count in (64, 65, 127):
         items = tuple(
-            numeric(f"f{i}", (-0.5, 0.5), tuple(rng.integers(0, 5, 3).tolist()), missing=int(rng.integers(0, 5)))
+            numeric(
+                f"f{i}", (-0.5, 0.5), tuple(rng.integers(0, 5, 3).tolist()), missing=int(rng.integers(0, 5))
+            )
             for i in range(count)
         )
         card = Scorecard("wide", items)

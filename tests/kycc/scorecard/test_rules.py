@@ -33,7 +33,9 @@ numbers = st.one_of(
 
 @settings(max_examples=400, deadline=None)
 @given(conditions(["x", "y"]), st.lists(st.tuples(numbers, numbers), min_size=1, max_size=8))
-def test_conditions_equal_python_row_by_row(condition: tuple[str, str], rows: list[tuple[float, float]]) -> None:
+def test_conditions_equal_python_row_by_row(
+    condition: tuple[str, str], rows: list[tuple[float, float]]
+) -> None:
     text, wrapped = condition
     columns = {"x": np.array([x for x, _ in rows]), "y": np.array([y for _, y in rows])}
     tree = parse(text)

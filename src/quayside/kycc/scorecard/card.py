@@ -287,8 +287,8 @@ class Scorecard:
 def _check_name(name: str, where: str) -> None:
     """A feature becomes a column in several databases; the strictest of them, PostgreSQL, allows 63 bytes."""
     _check_text(name, where)
-    if not name or len(name.encode()) > 63:
-        raise InputError(f"Scorecard: {where} must have 1 to 63 bytes.")
+    if not name or len(name.encode()) > 63 or not name.isprintable():
+        raise InputError(f"Scorecard: {where} must have 1 to 63 bytes, all printable.")
 
 
 def _check_text(text: str, where: str) -> None:

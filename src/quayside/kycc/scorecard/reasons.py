@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from quayside.kycc.scorecard.batch import BAND_NAMES, DECISION_NAMES
 from quayside.kycc.scorecard.card import Characteristic, Scorecard
 from quayside.kycc.scorecard.engine import codes, evaluate
@@ -98,6 +100,7 @@ def explain(card: Scorecard, row: Mapping[str, Any]) -> Explanation:
         points = item.points_by_code[code]
         sentence = item.code_reason(code) if points < item.max_points else ""
         value = row[item.feature] if code else None
+        value = value.item() if isinstance(value, np.generic) else value
         bars.append(
             CharacteristicPoints(
                 feature=item.feature,
@@ -140,9 +143,9 @@ def render_bars(explanation: Explanation, *, width: int = 80, unicode: bool = Tr
     """
     full, empty = ("█", "·") if unicode else ("#", ".")
     bars = explanation.characteristics
-    label_width = min(max(len(item.label) for item in bars), 36)
-    value_width = min(max(len(item.shown) for item in bars), 24)
-    bar_width = max(10, min(40, width - label_width - value_width - 13))
+    label_width = min(max(len("raw score"), *(len(item.label) for item in bars)), 36)
+    value_width = min(max(len(item.shown) for item in bars), 22)
+    bar_width = max(8, min(40, width - label_width - value_width - 13))
     longest = max(item.max_points for item in bars) or 1
 
     def line(label: str, value: str, points: str) -> str:

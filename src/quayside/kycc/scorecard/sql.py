@@ -14,6 +14,7 @@ arithmetic in a rule leaves the range of a double, PostgreSQL stops with an erro
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from quayside.foundation.errors import InputError
@@ -50,6 +51,9 @@ NAN_EQUALS_ITSELF: Final = frozenset(
         "spark2",
     }
 )
+_PART: Final = re.compile(r'[A-Za-z_][A-Za-z0-9_$]*|"(?:[^"]|"")+"')
+_TABLE: Final = re.compile(rf"(?:{_PART.pattern})(?:\.(?:{_PART.pattern})){{0,2}}")
+
 #: Databases that cannot store NaN.
 WITHOUT_NAN: Final = frozenset({"mysql", "sqlite", "tsql"})
 
@@ -72,7 +76,6 @@ def to_sql(
         InputError: sqlglot knows no such dialect, or `table` is no table name.
     """
     from sqlglot import Dialect, exp
-    from sqlglot.errors import SqlglotError
 
     try:
         Dialect.get_or_raise(dialect)
@@ -83,16 +86,27 @@ def to_sql(
     writer = _Writer(dialect)
     raw = writer.raw_score(card)
     if table is None:
-        return (writer.total_score(card, raw) if with_rules else raw).sql(dialect, pretty=pretty)
-    try:
-        source = exp.to_table(table, dialect=dialect)
-    except (SqlglotError, ValueError) as error:
-        raise InputError(f"{table!r} is not a table name.") from error
-    query = exp.select("*", exp.alias_(raw, "raw_score")).from_(source)
+        return (writer.total_score(card, raw) if with_rules else raw).sql(dialect, pretty=pretty, copy=False)
+    query = exp.select("*", exp.alias_(raw, "raw_score")).from_(_table(table))
     if with_rules:
         total = writer.total_score(card, exp.column("raw_score"))
         query = exp.select("*", exp.alias_(total, "total_score")).from_(query.subquery("scored"))
-    return query.sql(dialect, pretty=pretty, identify=True)
+    return query.sql(dialect, pretty=pretty, identify=True, copy=False)
+
+
+def _table(name: str) -> exp.Table:
+    """Up to three parts with dots between, each a plain name or in double quotes."""
+    from sqlglot import exp
+
+    if not _TABLE.fullmatch(name):
+        raise InputError(f"{name!r} is not a table name.")
+    parts = [(part[1:-1].replace('""', '"') if part[0] == '"' else part) for part in _PART.findall(name)]
+    return exp.Table(
+        **{
+            key: exp.to_identifier(part, quoted=True)
+            for key, part in zip(("this", "db", "catalog"), reversed(parts), strict=False)
+        }
+    )
 
 
 class _Writer:
@@ -184,7 +198,7 @@ class _Writer:
 
         match value:
             case Number(constant):
-                return exp.cast(self._number(constant), exp.DataType.Type.DOUBLE)
+                return _double(self._number(constant))
             case Feature(name):
                 return self._feature(name)
             case Negative(operand):
@@ -192,15 +206,14 @@ class _Writer:
             case Arithmetic(operator, left, right):
                 a, b = self._value(left), self._value(right)
                 if operator == "/":
-                    b = exp.Nullif(this=b, expression=exp.cast(_whole(0), exp.DataType.Type.DOUBLE))
+                    b = exp.Nullif(this=b, expression=_double(_whole(0)))
                 make = {"+": exp.Add, "-": exp.Sub, "*": exp.Mul, "/": exp.Div}[operator]
                 return exp.paren(make(this=a, expression=b), copy=False)
 
     def _feature(self, name: str) -> exp.Expression:
         from sqlglot import exp
 
-        column = exp.column(exp.to_identifier(name, quoted=True))
-        return exp.cast(column, exp.DataType.Type.DOUBLE)
+        return _double(exp.column(exp.to_identifier(name, quoted=True)))
 
     def _missing(self, value: exp.Expression) -> exp.Expression:
         from sqlglot import exp
@@ -253,10 +266,16 @@ def _whole(value: int) -> exp.Expression:
     return exp.Literal.number(value)
 
 
+def _double(value: exp.Expression) -> exp.Expression:
+    from sqlglot import exp
+
+    return exp.Cast(this=value, to=exp.DataType(this=exp.DataType.Type.DOUBLE))
+
+
 def _nan() -> exp.Expression:
     from sqlglot import exp
 
-    return exp.cast(exp.Literal.string("NaN"), exp.DataType.Type.DOUBLE)
+    return _double(exp.Literal.string("NaN"))
 
 
 def _exact_product(value: float) -> exp.Expression:
