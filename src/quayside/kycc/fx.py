@@ -123,17 +123,17 @@ def choose_base(con: duckdb.DuckDBPyConnection, counts: Counter[str], tolerated:
         InputError: too many could not be converted to any one currency.
     """
     total = sum(counts.values())
-    convertible = Counter(counts)
+    convertible = Counter({code: counts[code] for code in sorted(counts)})
     for currency, base in con.execute(
         f"SELECT DISTINCT currency, base_currency FROM {FX_RATES.qualified}"
     ).fetchall():
         convertible[base] += counts[currency]
-    best = max(convertible, key=lambda base: (convertible[base], counts[base], base))
+    best = max(convertible, key=lambda base: (convertible[base], counts[base]))
     if convertible[best] < total * (1 - tolerated):
         names = ", ".join(code for code, _ in counts.most_common(5))
         raise InputError(
-            f"{where} is in several currencies ({names}) and there are no rates to bring them into one: load rates "
-            "with `quayside kycc fx FILE`, or say which currency with base_currency."
+            f"{where} is in several currencies ({names}) and there are no rates to bring them into one: load "
+            "exchange rates into kycc.fx_rates, or say which currency with base_currency."
         )
     return best
 

@@ -35,7 +35,7 @@ class Note:
     """Something done to values that a person should know of: counted rows that fulfil `when` are reported once."""
 
     when: str
-    sentence: str  # {n} is the number of rows
+    what: str
 
 
 @dataclass
@@ -122,10 +122,15 @@ def _text(spec: Field, raw: str, type_: str) -> Decoded | None:
     if spec.kind == "code":
         return _code(decoded, text)
     if spec.kind == "currency":
-        usable = f"CASE WHEN length({text}) = 3 AND regexp_full_match({text}, '[A-Z]{{3}}') THEN {text} END"
-        decoded.value = usable
-        known = f"\"{name}\" IS NULL AND trim({text}) <> ''"
-        decoded.checks.append(Check("unknown_currency", known, _quote(name, text)))
+        decoded.value = (
+            f"CASE WHEN length({text}) = 3 AND {text} SIMILAR TO '[A-Z]{{3}}' THEN {text} "
+            f"WHEN upper(trim({text})) SIMILAR TO '[A-Z]{{3}}' THEN upper(trim({text})) END"
+        )
+        unknown = f"\"{name}\" IS NULL AND trim({text}) <> ''"
+        decoded.checks.append(Check("unknown_currency", unknown, _quote(name, text)))
+        decoded.notes.append(
+            Note(f'"{name}" <> {text}', f"{name} in another spelling, set to capital letters")
+        )
         return decoded
     decoded.value = f"CASE WHEN trim({text}) <> '' THEN {text} END" if spec.required else text
     if spec.kind == "reference":  # equal to an id of another row, which was checked there
@@ -147,9 +152,7 @@ def _code(decoded: Decoded, text: str) -> Decoded:
     decoded.checks.append(
         Check("unknown_type", f"\"{name}\" IS NULL AND trim({text}) <> ''", _quote(name, text))
     )
-    decoded.notes.append(
-        Note(f'"{name}" <> {text}', f"{{n}} rows had a synonym or another spelling as {name}; it was mapped.")
-    )
+    decoded.notes.append(Note(f'"{name}" <> {text}', f"{name} mapped from a synonym or another spelling"))
     return decoded
 
 
@@ -194,7 +197,7 @@ def _money(spec: Field, raw: str, type_: str) -> Decoded | None:
     decoded.notes.append(
         Note(
             f'"{name}"::DOUBLE <> ({number})',
-            f"{{n}} rows had {name} with more than two decimals; it was rounded to cents, half away from zero.",
+            f"{name} with more than two decimals, rounded to cents, half away from zero",
         )
     )
     return decoded
@@ -243,7 +246,7 @@ def _time(spec: Field, raw: str, type_: str) -> Decoded | None:
 
 
 def _without_zone(name: str) -> str:
-    return f"{{n}} rows had {name} without a zone; it was taken as UTC."
+    return f"{name} without a zone, taken as UTC"
 
 
 def _flag(spec: Field, raw: str, type_: str) -> Decoded | None:

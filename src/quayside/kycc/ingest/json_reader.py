@@ -66,8 +66,8 @@ def _read(
                 )
             if member.key == _LIST:
                 raise InputError(
-                    f"{source.label} holds profiles with labels or a form that is not known: a batch has parties, "
-                    "accounts, transactions and relationships, or is a bare list of profiles."
+                    f"{source.label} has a list called profiles, as files of labels have, and is no batch: a batch is an "
+                    "object with parties, accounts, transactions and relationships, or a bare list of profiles."
                 )
             table = "parties" if member.key is None else member.key
             found[table] = _stage(con, source, table, member, file, folder)

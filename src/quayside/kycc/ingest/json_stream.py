@@ -109,11 +109,13 @@ class JsonStream:
     # -- the parts ---------------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
+        head = self._file.read(8)
+        self._file.seek(0)
+        for magic, name in _MAGIC.items():
+            if head.startswith(magic):
+                raise InputError(f"{self._label} is {name}, not JSON text: give the JSON itself, in UTF-8.")
         if not self._more():
             raise InputError(f"{self._label} is empty: give a batch file.")
-        for magic, name in _MAGIC.items():
-            if self._data.startswith(magic):
-                raise InputError(f"{self._label} is {name}, not JSON text: give the JSON itself, in UTF-8.")
         if self._data.startswith(codecs.BOM_UTF8):
             self._at = len(codecs.BOM_UTF8)
         if self._next_byte(at_end=True) is None:
@@ -166,8 +168,8 @@ class JsonStream:
         while True:
             data = np.frombuffer(self._data, dtype=np.uint8)[self._at :]
             at, kinds, depth = _structure(data)
-            self._check_depth(depth, where)
             ends = np.flatnonzero((depth < 0) | ((depth == 0) & (kinds == _COMMA)))
+            self._check_depth(depth[: ends[0]] if len(ends) else depth, where)
             end = int(at[ends[0]]) if len(ends) else len(data)
             if end > MAX_VALUE_BYTES:
                 raise InputError(
@@ -189,9 +191,9 @@ class JsonStream:
         while True:
             data = np.frombuffer(self._data, dtype=np.uint8)[self._at :]
             at, kinds, depth = _structure(data)
-            self._check_depth(depth, where)
             outside = np.flatnonzero(depth < 0)
             tokens = int(outside[0]) if len(outside) else len(at)
+            self._check_depth(depth[:tokens], where)
             stops = at[:tokens][(kinds[:tokens] == _COMMA) & (depth[:tokens] == 0)]
             if len(outside):
                 close = int(at[tokens])

@@ -185,7 +185,7 @@ def record_quarantine(
             INSERT INTO {target} ({", ".join(tables.QUARANTINE.columns)})
             WITH bad AS (
                 SELECT position, reason, string_agg(DISTINCT detail, '; ' ORDER BY detail) AS detail
-                FROM bad_{table} WHERE reason IS NOT NULL GROUP BY ALL {limit}
+                FROM bad_{table} WHERE reason IS NOT NULL GROUP BY position, reason {limit}
             ), keys AS (
                 SELECT position, replace(left({key_text}, 200), chr(0), '\\0') AS key
                 FROM ({query.values()}) SEMI JOIN bad USING (position)

@@ -9,6 +9,7 @@ the rows say which batch they are of.
 from __future__ import annotations
 
 import hashlib
+import re
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -111,8 +112,9 @@ def _table(con: duckdb.DuckDBPyConnection, source: Source, table: str, file: Pat
 
 def unusable(label: str, table: str, error: Exception) -> InputError:
     """The one sentence for a Parquet file that DuckDB cannot read."""
-    reason = sentence(error).split(": ", 1)[-1].replace("\n", " ")
-    reason = reason.split(" file '")[0] if " file '" in reason else reason
+    reason = re.sub(
+        r"( in| of)? [Ff]ile ['\"].*?['\"]:?", "", " " + sentence(error).split(": ", 1)[-1]
+    ).strip()
     return InputError(
         f"{table}.parquet of {label} is not readable Parquet ({reason[:120]}): write or copy it again."
     )

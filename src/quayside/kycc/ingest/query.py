@@ -98,7 +98,7 @@ class TableQuery:
             Check(
                 "dangling_reference",
                 f'"{f.name}" IS NOT NULL AND NOT found_{f.name}',
-                f'{literal(f"{f.name} names no row of {f.refers_to}: ")} || left("{f.name}", 60)',
+                f'{literal(f"{f.name} names no usable row of {f.refers_to}: ")} || left("{f.name}", 60)',
             )
             for f in self.contract.fields
             if f.refers_to
@@ -110,9 +110,7 @@ class TableQuery:
         """What was done to rows and is to be reported."""
         notes = [note for decoded in self.fields for note in decoded.notes]
         if self.contract.name == "relationships":
-            notes.append(
-                Note(_TURNED, "{n} rows named the relationship from its other end; their ends were swapped.")
-            )
+            notes.append(Note(_TURNED, "relationship named from its other end, ends swapped"))
         return notes
 
     def stored(self) -> str:

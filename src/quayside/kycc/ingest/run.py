@@ -25,7 +25,7 @@ from quayside.kycc.ingest.parquet_reader import open_parquet
 from quayside.kycc.ingest.query import Conversion, TableQuery
 from quayside.kycc.ingest.result import IngestResult
 from quayside.kycc.ingest.source import RawTable, Source, moment, open_file, shown
-from quayside.kycc.ingest.validate import Verdict, currencies, shared_tax_ids, validate
+from quayside.kycc.ingest.validate import Verdict, currencies, rows, shared_tax_ids, validate
 
 #: A batch id is also a folder name in the lake.
 _BATCH_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -177,7 +177,13 @@ class _Run:
                 _note(result, table, validate(con, query, with_stored=known is not None and not self.replace))
             result.warnings = [*source.warnings, *_remarks(source, queries, result, con), *result.warnings]
             for table in CONTRACT:  # an absent table and an empty one come to the same
-                result.rows_read.setdefault(table, 0)
+                for counts in (
+                    result.rows_read,
+                    result.rows_kept,
+                    result.rows_quarantined,
+                    result.rows_folded,
+                ):
+                    counts.setdefault(table, 0)
             self._refuse_if_too_bad(queries, result)
         with self.step("write"), _input_errors(source.label):
             rates = fx.rates_digest(con, plan.base) if plan and plan.several else ""
@@ -346,7 +352,7 @@ def _note(result: IngestResult, table: str, verdict: Verdict) -> None:
     if verdict.quarantined:
         why = ", ".join(f"{reason} {n:,}" for reason, n in verdict.reasons.items())
         result.warnings.append(
-            f"{table.capitalize()}: {verdict.quarantined:,} of {verdict.read:,} rows are quarantined ({why})."
+            f"{table.capitalize()}: quarantined {verdict.quarantined:,} of {rows(verdict.read)} ({why})."
         )
 
 

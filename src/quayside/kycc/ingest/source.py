@@ -81,7 +81,7 @@ def open_file(path: Path) -> BinaryIO:
     if not stat.S_ISREG(mode):
         file.close()
         raise InputError(
-            f"{shown(str(path))} is {kind_of(mode)}, not a file: give a batch file or a folder of Parquet files."
+            f"{shown(str(path), 200)} is {kind_of(mode)}, not a file: give a batch file or a folder of Parquet files."
         )
     return file
 
@@ -144,7 +144,9 @@ def parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=unique, parse_constant=constant)
     except (ValueError, RecursionError) as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        reason = (
+            error.msg if isinstance(error, json.JSONDecodeError) else "a number or its nesting is too long"
+        )
         raise InputError(f"{where} is not valid JSON ({reason}): correct the file.") from None
 
 

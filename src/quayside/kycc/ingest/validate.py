@@ -57,13 +57,11 @@ def validate(con: duckdb.DuckDBPyConnection, query: TableQuery, *, with_stored: 
     con.execute(f"CREATE OR REPLACE TEMP TABLE bad_{table} (position BIGINT, reason VARCHAR, detail VARCHAR)")
     checks, notes = query.checks, query.notes
     wrong = " OR ".join(f"({check.when})" for check in checks)
-    counts = ", ".join(
-        ["count(*)", *(f"count(*) FILTER (WHERE {c})" for c in (wrong, *(n.when for n in notes)))]
-    )
-    read, bad, *noted = _row(con, f"SELECT {counts} FROM ({query.judged()})")
-    duplicates = _duplicates(con, query)
-    if duplicates:
+    read, (bad, *noted), repeated = _survey(con, query, [wrong, *(note.when for note in notes)])
+    if len(repeated):
+        con.register("repeated_hashes", {"h": repeated})
         _judge_duplicates(con, query)
+        con.unregister("repeated_hashes")
     if bad:
         # Further copies of a row are judged with the first one.
         reasons = ", ".join(
@@ -80,22 +78,23 @@ def validate(con: duckdb.DuckDBPyConnection, query: TableQuery, *, with_stored: 
     if table in REFERRED:
         _collect_ids(con, query, with_stored)
     sentences = [
-        f"{table.capitalize()}: {note.sentence.format(n=f'{n:,}')}"
-        for note, n in zip(notes, noted, strict=True)
-        if n
+        f"{table.capitalize()}: {note.what} ({rows(n)})." for note, n in zip(notes, noted, strict=True) if n
     ]
     folded, quarantined = _row(
         con,
         f"SELECT count(*) FILTER (WHERE reason IS NULL), count(DISTINCT position) FILTER (WHERE reason IS NOT NULL) FROM bad_{table}",
     )
     if folded:
-        sentences.append(
-            f"{table.capitalize()}: {folded:,} rows repeat another row exactly; each was used once."
-        )
+        sentences.append(f"{table.capitalize()}: exact copies of other rows, left out ({rows(folded)}).")
     found = con.execute(
         f"SELECT reason, count(DISTINCT position) AS n FROM bad_{table} WHERE reason IS NOT NULL GROUP BY ALL ORDER BY n DESC, reason"
     ).fetchall()
     return Verdict(read, quarantined, folded, dict(found), sentences)
+
+
+def rows(n: int) -> str:
+    """``1 row``, ``2 rows``."""
+    return f"{n:,} row{'' if n == 1 else 's'}"
 
 
 def used(query: TableQuery, sql: str) -> str:
@@ -135,22 +134,23 @@ def _collect_ids(con: duckdb.DuckDBPyConnection, query: TableQuery, with_stored:
     )
 
 
-def _duplicates(con: duckdb.DuckDBPyConnection, query: TableQuery) -> bool:
-    """Look for ids that stand more than once; leaves the hashes of candidates registered as ``repeated_hashes``.
+def _survey(
+    con: duckdb.DuckDBPyConnection, query: TableQuery, conditions: list[str]
+) -> tuple[int, list[int], NDArray[np.uint64]]:
+    """Number of rows, how many fulfil each condition, and the hashes that more than one row's id has.
 
-    A 64-bit hash per id, sorted, is eight bytes a row and a second per hundred million; only ids whose hashes meet are
+    One pass. It brings back a 64-bit hash of the id and a bit per condition of every row, twelve bytes; sorting a
+    hundred million hashes takes seconds, where grouping by id would take gigabytes. Only ids whose hashes meet are
     compared themselves.
     """
-    found = con.execute(
-        f"SELECT hash({query.key}) AS h FROM ({query.values()}) WHERE {query.key} IS NOT NULL"
-    ).fetchnumpy()
-    hashes: NDArray[np.uint64] = np.asarray(found["h"])
-    del found
+    bits = " + ".join(f"coalesce({c}, false)::UINTEGER * {1 << i}" for i, c in enumerate(conditions))
+    found = con.execute(f"SELECT hash({query.key}) AS h, {bits} AS bits FROM ({query.judged()})").fetchnumpy()
+    combinations = np.bincount(np.asarray(found.pop("bits")), minlength=1 << len(conditions))
+    which = np.arange(len(combinations))
+    fulfilled = [int(combinations[which & (1 << i) > 0].sum()) for i in range(len(conditions))]
+    hashes: NDArray[np.uint64] = np.asarray(found.pop("h"))
     hashes.sort()
-    repeated = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
-    if len(repeated):
-        con.register("repeated_hashes", {"h": repeated})
-    return len(repeated) > 0
+    return len(hashes), fulfilled, np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
 
 
 def _judge_duplicates(con: duckdb.DuckDBPyConnection, query: TableQuery) -> None:
@@ -161,7 +161,7 @@ def _judge_duplicates(con: duckdb.DuckDBPyConnection, query: TableQuery) -> None
         INSERT INTO bad_{table}
         WITH candidates AS (
             SELECT position, {query.key} AS key, md5(to_json(struct_pack({_packed(raw)}))::VARCHAR) AS content
-            FROM ({query.values()}) SEMI JOIN repeated_hashes ON h = hash({query.key})
+            FROM ({query.values()}) SEMI JOIN repeated_hashes ON h = hash({query.key}) WHERE {query.key} IS NOT NULL
         ), groups AS (
             SELECT key, count(DISTINCT content) AS versions, min(position) AS first
             FROM candidates GROUP BY key HAVING count(*) > 1
@@ -170,7 +170,6 @@ def _judge_duplicates(con: duckdb.DuckDBPyConnection, query: TableQuery) -> None
                {literal(query.contract.key + " stands in rows that differ: ")} || left(key, 60)
         FROM candidates JOIN groups USING (key) WHERE versions > 1 OR position > first
     """)
-    con.unregister("repeated_hashes")
 
 
 def _packed(columns: str) -> str:
