@@ -115,7 +115,11 @@ def line(size: str, form: str, source: Path, batch_id: str) -> dict[str, Any]:
     """Generate (unless it is there), ingest, features, score of one batch on the current platform: a table row."""
     parties = SIZES[size]
     row: dict[str, Any] = {"parties": size, "from": form}
-    generated = stage("generate", out=str(source), parties=parties, batch_id=batch_id) if not source.exists() else None
+    generated = (
+        stage("generate", out=str(source), parties=parties, batch_id=batch_id)
+        if not source.exists()
+        else None
+    )
     stages = {
         "ingest": stage("ingest", source=str(source)),
         "features": stage("features", batch_id=batch_id),
@@ -142,7 +146,9 @@ class Platform:
         return self
 
     def __exit__(self, *_: object) -> None:
-        subprocess.run([str(Path(sys.executable).with_name("quayside")), "db", "stop"], check=True, stdout=sys.stderr)
+        subprocess.run(
+            [str(Path(sys.executable).with_name("quayside")), "db", "stop"], check=True, stdout=sys.stderr
+        )
         shutil.rmtree(self.folder)
 
 
@@ -166,7 +172,9 @@ def main() -> None:
                     source = Path(data) / (f"{size}.json" if form == "JSON" else size)
                     stages.append(line(size, form, source, f"BENCH_{size}"))
         report.write_section("kycc-stages", "make bench-kycc", about, STAGES_TEXT + report.table(stages))
-        report.write_section("kycc-history", "make bench-kycc", about, HISTORY_TEXT + report.table(history(Path(data), sizes)))
+        report.write_section(
+            "kycc-history", "make bench-kycc", about, HISTORY_TEXT + report.table(history(Path(data), sizes))
+        )
     report.write_section("kycc-scoring", "make bench-kycc", about, scoring.section())
 
 

@@ -23,7 +23,11 @@ compare the figures of one run with each other, not with another run's.
 def machine() -> str:
     """One line on what the figures were measured on."""
     cpu = next(
-        (line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
         platform.processor(),
     )
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -46,9 +50,7 @@ def table(rows: Sequence[Mapping[str, object]]) -> str:
 def write_section(name: str, command: str, about: str, body: str) -> None:
     """Replace the section `name` of RESULTS.md (or append it)."""
     start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    section = (
-        f"{start}\n## {name}\n\n`{command}`, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC. {about}\n\n{body.strip()}\n{end}\n"
-    )
+    section = f"{start}\n## {name}\n\n`{command}`, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC. {about}\n\n{body.strip()}\n{end}\n"
     text = RESULTS.read_text() if RESULTS.exists() else HEADER
     if start in text:
         before, rest = text.split(start, 1)

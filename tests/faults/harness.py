@@ -58,7 +58,7 @@ def fork(work: Callable[[], None]) -> int:
         os.setsid()
         work()
         code = 0
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - whatever it is, this process must not go on as a copy of the harness
         traceback.print_exc()
     finally:
         os._exit(code)

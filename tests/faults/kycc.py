@@ -24,7 +24,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import quayside.kycc.ingest
 from tests.faults.harness import Death, PhaseCell, fork, kill_when, wait
 
 import quayside.foundation.audit
@@ -32,6 +31,7 @@ import quayside.foundation.lake
 import quayside.foundation.postgres
 import quayside.kycc.features
 import quayside.kycc.generate
+import quayside.kycc.ingest
 import quayside.kycc.scorecard
 import quayside.kycc.scoring as scoring
 from quayside.foundation.lake import Lake

@@ -37,15 +37,18 @@ def lake(service: ScoringService, sql: str) -> list[tuple[Any, ...]]:
 
 def postgres(service: ScoringService, sql: str) -> list[tuple[Any, ...]]:
     with connect(service.settings) as con:
-        return con.execute(sql).fetchall()
+        return con.execute(sql.encode()).fetchall()
 
 
 def test_every_party_is_scored_once_and_mirrored(service: ScoringService) -> None:
     result = service.score()
     assert (result.written.rows, result.written.added, result.written.changed) == (200, 200, 0)
-    in_lake = lake(service, "SELECT party_id, total_score, band, decision, flags, reasons FROM kycc.scores ORDER BY 1")
+    in_lake = lake(
+        service, "SELECT party_id, total_score, band, decision, flags, reasons FROM kycc.scores ORDER BY 1"
+    )
     mirrored = postgres(
-        service, "SELECT party_id, total_score, band, decision, flags, reasons FROM kycc.score_requests ORDER BY 1"
+        service,
+        "SELECT party_id, total_score, band, decision, flags, reasons FROM kycc.score_requests ORDER BY 1",
     )
     assert in_lake == mirrored
     assert sum(result.summary.bands.values()) == sum(result.summary.histogram.values()) == 200
@@ -53,12 +56,18 @@ def test_every_party_is_scored_once_and_mirrored(service: ScoringService) -> Non
 
 def test_scoring_again_changes_nothing(service: ScoringService) -> None:
     service.score()
-    before = lake(service, "SELECT * FROM kycc.scores ORDER BY party_id"), postgres(
-        service, "SELECT * FROM kycc.score_requests ORDER BY party_id"
+    before = (
+        lake(service, "SELECT * FROM kycc.scores ORDER BY party_id"),
+        postgres(service, "SELECT * FROM kycc.score_requests ORDER BY party_id"),
     )
     snapshots = lake(service, "SELECT count(*) FROM ducklake_snapshots('lake')")
     again = service.score()
-    assert (again.written.added, again.written.changed, again.written.removed, again.mirrored) == (0, 0, 0, False)
+    assert (again.written.added, again.written.changed, again.written.removed, again.mirrored) == (
+        0,
+        0,
+        0,
+        False,
+    )
     assert before == (
         lake(service, "SELECT * FROM kycc.scores ORDER BY party_id"),
         postgres(service, "SELECT * FROM kycc.score_requests ORDER BY party_id"),
@@ -80,8 +89,12 @@ def test_a_changed_score_replaces_the_old_one_visibly(service: ScoringService) -
     assert lake(service, "SELECT party_id, total_score FROM kycc.score_history") == [(party, old)]
     (new,) = lake(service, f"SELECT total_score FROM kycc.scores WHERE party_id = '{party}'")[0]
     assert new != old
-    assert postgres(service, f"SELECT total_score FROM kycc.score_requests WHERE party_id = '{party}'") == [(new,)]
-    assert postgres(service, "SELECT action, subject, details->>'changed' FROM ops.audit") == [("rescored", BATCH, "1")]
+    assert postgres(service, f"SELECT total_score FROM kycc.score_requests WHERE party_id = '{party}'") == [
+        (new,)
+    ]
+    assert postgres(service, "SELECT action, subject, details->>'changed' FROM ops.audit") == [
+        ("rescored", BATCH, "1")
+    ]
 
 
 def test_a_mirror_that_was_left_behind_is_brought_level(
@@ -90,9 +103,10 @@ def test_a_mirror_that_was_left_behind_is_brought_level(
     def died(*_: object) -> bool:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(scoring, "mirror_scores", died)
-        service.score()
+        with pytest.raises(KeyboardInterrupt):
+            service.score()
     assert postgres(service, "SELECT count(*) FROM kycc.score_requests") == [(0,)]
     with service.connection() as con, connect(service.settings) as pg:
         assert not checks.scores(con, pg, BATCH, "v1").passed
@@ -105,7 +119,9 @@ def test_a_mirror_that_was_left_behind_is_brought_level(
 
 def test_explain_accounts_for_every_point(service: ScoringService) -> None:
     service.score()
-    for party, total in lake(service, "SELECT party_id, total_score FROM kycc.scores ORDER BY total_score LIMIT 5"):
+    for party, total in lake(
+        service, "SELECT party_id, total_score FROM kycc.scores ORDER BY total_score LIMIT 5"
+    ):
         row, explanation = service.explain(party)
         assert row["total_score"] == explanation.total_score == total
         points = sum(c.points for c in explanation.characteristics)
@@ -116,9 +132,9 @@ def test_explain_accounts_for_every_point(service: ScoringService) -> None:
 
 
 def test_what_is_missing_is_named(service: ScoringService, tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="NOBODY.*quayside kycc score"):
+    with pytest.raises(NotFoundError, match=r"NOBODY.*quayside kycc score"):
         service.explain("NOBODY")
-    with pytest.raises(NotFoundError, match="ELSEWHERE.*feature_job"):
+    with pytest.raises(NotFoundError, match=r"ELSEWHERE.*feature_job"):
         service.score("ELSEWHERE")
     other = ScoringService(service.settings)
     other.ingest(write_parquet(generate("LATER", 50, generated_at=MOMENT), tmp_path / "later"))
@@ -134,7 +150,9 @@ def test_checks_see_what_is_wrong(service: ScoringService) -> None:
             "UPDATE kycc.features SET network_balance_ratio = 7 WHERE party_id = (SELECT min(party_id) FROM kycc.features)"
         )
         con.execute("INSERT INTO kycc.accounts SELECT * FROM kycc.accounts LIMIT 1")
-        con.execute("DELETE FROM kycc.parties WHERE party_id = (SELECT max(from_party_id) FROM kycc.relationships)")
+        con.execute(
+            "DELETE FROM kycc.parties WHERE party_id = (SELECT max(from_party_id) FROM kycc.relationships)"
+        )
         con.execute("UPDATE kycc.scores SET band = 'excellent'")
         assert "network_balance_ratio" in checks.feature_ranges(con, BATCH, MOMENT).sentence
         counted = checks.counts(con, BATCH).sentence

@@ -23,7 +23,10 @@ def demo(parties: Annotated[int, typer.Option(min=100)] = 10_000) -> None:
     from quayside.foundation.logs import configure
     from quayside.foundation.progress import step
     from quayside.foundation.settings import project_root
+    from quayside.kycc.dagster.demo import run_line
+    from quayside.kycc.generate import generate
     from quayside.kycc.scorecard import render_bars
+    from quayside.kycc.scoring import summarise
     from quayside.kycc.service import ScoringService
 
     started = perf_counter()
@@ -32,22 +35,19 @@ def demo(parties: Annotated[int, typer.Option(min=100)] = 10_000) -> None:
     batch_id = BATCH_ID if parties == 10_000 else f"DEMO_{parties}"
     path = project_root() / "data" / f"{batch_id}.json"
     times: list[dict[str, object]] = []
-    with step(f"generate {parties:,} parties") as timed:
-        from quayside.kycc.generate import generate
-
-        write_with_progress(generate(batch_id, parties, generated_at=DEFAULT_MOMENT.replace(tzinfo=UTC)), path)
+    with step("generate") as timed:
+        write_with_progress(
+            generate(batch_id, parties, generated_at=DEFAULT_MOMENT.replace(tzinfo=UTC)), path
+        )
     times.append({"step": "generate", "seconds": round(timed.seconds, 2), "run": ""})
 
-    with step("start Dagster") as timed:
-        from quayside.kycc.dagster.demo import run_line
-    times.append({"step": "import Dagster", "seconds": round(timed.seconds, 2), "run": ""})
     with open_instance(service.settings) as instance:
-        for ran in run_line(instance, path, batch_id):
-            times.append({"step": ran.job, "seconds": round(ran.seconds, 2), "run": ran.run_id})
+        times.extend(
+            {"step": ran.job, "seconds": round(ran.seconds, 2), "run": ran.run_id}
+            for ran in run_line(instance, path, batch_id)
+        )
 
     with service.connection() as con:
-        from quayside.kycc.scoring import summarise
-
         summary = summarise(con, batch_id, "v1")
         worst, best = con.execute(
             "SELECT arg_min(party_id, (total_score, party_id)), arg_max(party_id, (total_score, party_id)) "
@@ -56,7 +56,9 @@ def demo(parties: Annotated[int, typer.Option(min=100)] = 10_000) -> None:
         ).fetchall()[0]
     typer.echo()
     console.show(band_rows(summary))
-    typer.echo(f"\n{summary.parties:,} parties, mean score {summary.mean:.1f}, from {summary.lowest} to {summary.highest}")
+    typer.echo(
+        f"\n{summary.parties:,} parties, mean score {summary.mean:.1f}, from {summary.lowest} to {summary.highest}"
+    )
     for name, party in (("worst", worst), ("best", best)):
         _, explanation = service.explain(party, batch_id)
         typer.echo(f"\nThe {name} party, {party}:\n{render_bars(explanation)}")

@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(help="Score trade counterparties: generate, ingest, features, score, explain.", no_args_is_help=True)
+app = typer.Typer(
+    help="Score trade counterparties: generate, ingest, features, score, explain.", no_args_is_help=True
+)
 scorecard_app = typer.Typer(help="The scorecard as data and as SQL.", no_args_is_help=True)
 app.add_typer(scorecard_app, name="scorecard")
 
@@ -16,7 +18,9 @@ app.add_typer(scorecard_app, name="scorecard")
 DEFAULT_MOMENT = datetime(2026, 6, 30)  # noqa: DTZ001 - typer parses moments without a zone; they are UTC
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-BatchId = Annotated[str | None, typer.Option("--batch-id", help="Left out: the last batch that has what is needed.")]
+BatchId = Annotated[
+    str | None, typer.Option("--batch-id", help="Left out: the last batch that has what is needed.")
+]
 AsOf = Annotated[
     datetime | None,
     typer.Option(
@@ -26,7 +30,7 @@ AsOf = Annotated[
 ]
 
 
-def _service():  # noqa: ANN202 - ScoringService, imported when used
+def _service():
     from quayside.foundation.logs import configure
     from quayside.kycc.service import ScoringService
 
@@ -41,7 +45,9 @@ def _utc(moment: datetime | None) -> datetime | None:
 
 @app.command()
 def generate(
-    out: Annotated[Path, typer.Option(help="A .json file, or a folder for Parquet.")] = Path("data/synthetic_profiles.json"),
+    out: Annotated[Path, typer.Option(help="A .json file, or a folder for Parquet.")] = Path(
+        "data/synthetic_profiles.json"
+    ),
     parties: Annotated[int, typer.Option(min=1)] = 1000,
     batch_id: Annotated[str, typer.Option()] = "BATCH_001",
     mix: Annotated[str, typer.Option(help="balanced, risky or safe.")] = "balanced",
@@ -80,8 +86,12 @@ def write_with_progress(batch: Any, out: Path) -> None:
 def ingest(
     source: Annotated[str, typer.Argument(help="JSON file, folder of Parquet files, or lake:SCHEMA.")],
     batch_id: BatchId = None,
-    max_reject_ratio: Annotated[float, typer.Option(min=0, max=1, help="Share of a table that may be quarantined.")] = 0.01,
-    replace: Annotated[bool, typer.Option("--replace", help="Remove rows of the batch that this file no longer has.")] = False,
+    max_reject_ratio: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of a table that may be quarantined.")
+    ] = 0.01,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Remove rows of the batch that this file no longer has.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Load one batch into the lake; rows that cannot be used are quarantined with their reason."""
@@ -141,7 +151,11 @@ def score(
         result = service.score(batch.batch_id, batch.as_of, scorecard_version)
     if as_json:
         console.show_json(
-            {"batch_id": result.batch.batch_id, "as_of": result.batch.as_of, "scorecard_version": result.version}
+            {
+                "batch_id": result.batch.batch_id,
+                "as_of": result.batch.as_of,
+                "scorecard_version": result.version,
+            }
             | result.summary.as_dict()
         )
         return
@@ -185,7 +199,9 @@ def explain(
     if as_json:
         console.show_json({"score": row, "explanation": explanation.as_dict()})
         return
-    typer.echo(f"{party}  batch {row['batch_id']}  as of {row['as_of']:%Y-%m-%d}  scorecard {row['scorecard_version']}")
+    typer.echo(
+        f"{party}  batch {row['batch_id']}  as of {row['as_of']:%Y-%m-%d}  scorecard {row['scorecard_version']}"
+    )
     typer.echo(render_bars(explanation))
 
 
@@ -198,7 +214,9 @@ def batches(as_json: Json = False) -> None:
 
 
 @app.command()
-def quarantine(batch_id: BatchId = None, limit: Annotated[int, typer.Option(min=1)] = 20, as_json: Json = False) -> None:
+def quarantine(
+    batch_id: BatchId = None, limit: Annotated[int, typer.Option(min=1)] = 20, as_json: Json = False
+) -> None:
     """List rows that were not loaded, each with its reason."""
     from quayside.foundation import console
 
@@ -207,7 +225,8 @@ def quarantine(batch_id: BatchId = None, limit: Annotated[int, typer.Option(min=
 
 @scorecard_app.command("show")
 def scorecard_show(
-    version: Annotated[str, typer.Argument(help="Version, or a YAML/JSON file.")] = "v1", as_json: Json = False
+    version: Annotated[str, typer.Argument(help="Version, or a YAML/JSON file.")] = "v1",
+    as_json: Json = False,
 ) -> None:
     """Show a card: characteristics, bins and points."""
     from quayside.foundation import console
@@ -223,9 +242,15 @@ def scorecard_show(
 @scorecard_app.command("sql")
 def scorecard_sql(
     version: Annotated[str, typer.Argument(help="Version, or a YAML/JSON file.")] = "v1",
-    dialect: Annotated[str, typer.Option(help="Any dialect sqlglot writes: duckdb, postgres, sqlite, snowflake …")] = "duckdb",
-    table: Annotated[str | None, typer.Option(help="Write a SELECT from this table; left out: the expression alone.")] = None,
-    with_rules: Annotated[bool, typer.Option("--with-rules", help="Rules and clamp as well: the total score.")] = False,
+    dialect: Annotated[
+        str, typer.Option(help="Any dialect sqlglot writes: duckdb, postgres, sqlite, snowflake …")
+    ] = "duckdb",
+    table: Annotated[
+        str | None, typer.Option(help="Write a SELECT from this table; left out: the expression alone.")
+    ] = None,
+    with_rules: Annotated[
+        bool, typer.Option("--with-rules", help="Rules and clamp as well: the total score.")
+    ] = False,
 ) -> None:
     """Print the card as one SQL expression that gives the engine's points exactly."""
     from quayside.kycc.scorecard import load_scorecard

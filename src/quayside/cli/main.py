@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 #: name → (module:attribute of a click or typer command, one line of help)
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "up": ("quayside.cli.up:app", "Start webserver and daemon with every code location (port 3000)."),
+    "demo": ("quayside.cli.demo:app", "Generate a batch, run ingest, features and scores on Dagster."),
     "doctor": ("quayside.cli.doctor:app", "Print every setting, where it comes from, and what answers."),
     "db": ("quayside.cli.db:app", "PostgreSQL and Valkey: start, stop, status, migrate."),
     "lake": ("quayside.cli.lake:app", "The lake: tables, snapshots, query, export, publish, maintain."),

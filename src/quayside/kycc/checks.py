@@ -65,7 +65,9 @@ def counts(con: duckdb.DuckDBPyConnection, batch_id: str) -> Findings:
             f"(FROM kycc.parties p WHERE p.batch_id = $batch AND p.party_id = t.{column})",
             {"batch": batch_id},
         )
-        found.expect(dangling == 0, f"{dangling} rows of {table} name a {column} that is no party of the batch.")
+        found.expect(
+            dangling == 0, f"{dangling} rows of {table} name a {column} that is no party of the batch."
+        )
     return found
 
 
@@ -77,7 +79,9 @@ def feature_ranges(con: duckdb.DuckDBPyConnection, batch_id: str, as_of: datetim
     violations = validate(con, batch_id, as_of)
     found.figures["features_out_of_range"] = len(violations)
     for v in violations:
-        found.problems.append(f"{v.feature} is out of its range ({v.rule}) for {v.rows} parties, for example {v.party_id}.")
+        found.problems.append(
+            f"{v.feature} is out of its range ({v.rule}) for {v.rows} parties, for example {v.party_id}."
+        )
     return found
 
 
@@ -107,12 +111,18 @@ def scores(
         "WHERE batch_id = %s AND scorecard_version = %s",
         (batch_id, version),
     ).fetchone()
-    found.figures |= {"scores": rows, "parties_with_features": expected, "scores_in_postgres": mirrored and mirrored[0]}
+    found.figures |= {
+        "scores": rows,
+        "parties_with_features": expected,
+        "scores_in_postgres": mirrored and mirrored[0],
+    }
     found.expect(rows == parties, f"{rows - parties} parties have more than one score.")
     found.expect(rows == expected, f"{expected} parties have features but {rows} have a score.")
     found.expect(off_scale == 0, f"{off_scale} scores are not between {SCORE_MIN} and {SCORE_MAX}.")
     found.expect(wrong_band == 0, f"{wrong_band} scores stand in a band that is not theirs.")
-    found.expect(mirrored == (rows, total), "PostgreSQL does not show the scores of the lake; run scoring_job again.")
+    found.expect(
+        mirrored == (rows, total), "PostgreSQL does not show the scores of the lake; run scoring_job again."
+    )
     return found
 
 

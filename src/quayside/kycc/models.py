@@ -60,4 +60,3 @@ class ScoreBatch(Base):
     fingerprint: Mapped[str] = mapped_column(Text)
     parties_scored: Mapped[int] = mapped_column(Integer)
     created_at: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True))
-

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from quayside.kycc.scorecard import Scorecard
 
 #: What makes a score row different from another; when it was computed does not.
-CONTENT = tuple(column for column in SCORES.columns if column not in {"batch_id", "scorecard_version", "created_at"})
+CONTENT = tuple(
+    column for column in SCORES.columns if column not in {"batch_id", "scorecard_version", "created_at"}
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,9 @@ class Written:
     fingerprint: str
 
 
-def read_features(con: duckdb.DuckDBPyConnection, batch_id: str, as_of: datetime, card: Scorecard) -> pa.Table:
+def read_features(
+    con: duckdb.DuckDBPyConnection, batch_id: str, as_of: datetime, card: Scorecard
+) -> pa.Table:
     """Features the card reads, one row per party, ordered by ``party_id``.
 
     Raises:
@@ -106,7 +110,9 @@ def write_scores(
         WHERE n.party_id IS NULL OR ({content}) IS DISTINCT FROM ({content.replace("o.", "n.")})
     """  # noqa: S608 - fixed column names
     con.execute(f"CREATE OR REPLACE TEMP TABLE replaced_scores AS {replaced}")
-    changed, removed = _one(con, "SELECT count(*) FILTER (NOT gone), count(*) FILTER (gone) FROM replaced_scores")
+    changed, removed = _one(
+        con, "SELECT count(*) FILTER (NOT gone), count(*) FILTER (gone) FROM replaced_scores"
+    )
     if changed or removed:
         columns = ", ".join(SCORES.columns)
         con.execute(
@@ -141,7 +147,11 @@ def write_scores(
 
 
 def mirror_scores(
-    con: duckdb.DuckDBPyConnection, postgres: psycopg.Connection[Any], batch_id: str, version: str, fingerprint: str
+    con: duckdb.DuckDBPyConnection,
+    postgres: psycopg.Connection[Any],
+    batch_id: str,
+    version: str,
+    fingerprint: str,
 ) -> bool:
     """Bring ``kycc.score_requests`` level with the lake in one PostgreSQL transaction.
 
@@ -149,7 +159,8 @@ def mirror_scores(
         False when the mirror already showed that fingerprint and nothing was written.
     """
     shown = postgres.execute(
-        "SELECT fingerprint FROM kycc.score_batches WHERE batch_id = %s AND scorecard_version = %s", (batch_id, version)
+        "SELECT fingerprint FROM kycc.score_batches WHERE batch_id = %s AND scorecard_version = %s",
+        (batch_id, version),
     ).fetchone()
     if shown and shown[0] == fingerprint:
         return False
@@ -225,16 +236,18 @@ def summarise(con: duckdb.DuckDBPyConnection, batch_id: str, version: str) -> Sc
     keys = [batch_id, version]
     parties, mean, lowest, highest = _one(
         con,
-        f"SELECT count(*), avg(total_score), min(total_score), max(total_score) {where}",  # noqa: S608
+        f"SELECT count(*), avg(total_score), min(total_score), max(total_score) {where}",
         keys,
     )
     if not parties:
-        raise NotFoundError(f"Batch {batch_id} has no scores by scorecard {version}. Run scoring_job for it first.")
+        raise NotFoundError(
+            f"Batch {batch_id} has no scores by scorecard {version}. Run scoring_job for it first."
+        )
     grouped = {
-        column: dict(con.execute(f"SELECT {column}, count(*) {where} GROUP BY 1", keys).fetchall())  # noqa: S608
+        column: dict(con.execute(f"SELECT {column}, count(*) {where} GROUP BY 1", keys).fetchall())
         for column in ("band", "decision")
     }
-    bins = con.execute(f"SELECT total_score // 25 * 25 AS edge, count(*) {where} GROUP BY 1 ORDER BY 1", keys)  # noqa: S608
+    bins = con.execute(f"SELECT total_score // 25 * 25 AS edge, count(*) {where} GROUP BY 1 ORDER BY 1", keys)
     histogram = dict.fromkeys(range(300, 925, 25), 0) | dict(bins.fetchall())
     return ScoreSummary(
         parties,

@@ -66,7 +66,9 @@ class ScoringService:
     """
 
     def __init__(
-        self, settings: Settings | None = None, guard: Callable[[str], AbstractContextManager[None]] | None = None
+        self,
+        settings: Settings | None = None,
+        guard: Callable[[str], AbstractContextManager[None]] | None = None,
     ) -> None:
         self.settings = settings or load_settings()
         self._guard = guard or self._advisory_lock
@@ -110,7 +112,10 @@ class ScoringService:
         return ingest(self.lake, source, batch_id=batch_id, guard=self._guard, **options)
 
     def extract(
-        self, batch_id: str | None = None, as_of: datetime | None = None, groups: tuple[Group, ...] | None = None
+        self,
+        batch_id: str | None = None,
+        as_of: datetime | None = None,
+        groups: tuple[Group, ...] | None = None,
     ) -> dict[str, Extraction]:
         """Compute features of a batch as of a moment.
 
@@ -126,7 +131,8 @@ class ScoringService:
             batch = self.resolve("loaded", batch_id, as_of, con)
             with self._guard(batch.batch_id):
                 results = {
-                    group: self._extract(con, batch, group) for group in groups or ("kyc", "transaction", "network")
+                    group: self._extract(con, batch, group)
+                    for group in groups or ("kyc", "transaction", "network")
                 }
                 if groups is None:
                     results["features"] = self._join(con, batch)
@@ -160,7 +166,9 @@ class ScoringService:
                 def write(con: duckdb.DuckDBPyConnection) -> Written:
                     written = write_scores(con, batch.batch_id, batch.as_of, card, features, scored, now)
                     if written.added or written.changed or written.removed:
-                        self._record_stage(con, batch, "scores", card.version, written.rows, written.fingerprint)
+                        self._record_stage(
+                            con, batch, "scores", card.version, written.rows, written.fingerprint
+                        )
                     return written
 
                 written = self.lake.transaction(write, con)
@@ -210,7 +218,9 @@ class ScoringService:
             ).fetchone()
         if found is None:
             where = f" in batch {batch_id}" if batch_id else ""
-            raise NotFoundError(f"Party {party_id!r} has no score{where}. Score its batch first: quayside kycc score.")
+            raise NotFoundError(
+                f"Party {party_id!r} has no score{where}. Score its batch first: quayside kycc score."
+            )
         with self.connection() as con:
             cursor = con.execute(
                 "SELECT * FROM kycc.scores WHERE batch_id = ? AND scorecard_version = ? AND party_id = ?",
@@ -278,7 +288,11 @@ class ScoringService:
                 "features": ("has features", "run feature_job (quayside kycc features) first"),
                 "scores": ("has scores", "run scoring_job (quayside kycc score) first"),
             }[need]
-            which = f"No batch {missing[0]}" if batch_id is None else f"Batch {batch_id} not found among those where it {missing[0]}"
+            which = (
+                f"No batch {missing[0]}"
+                if batch_id is None
+                else f"Batch {batch_id} not found among those where it {missing[0]}"
+            )
             raise NotFoundError(f"{which}; {missing[1]}.")
         return BatchRef(row[0], as_of or row[1])
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from quayside.foundation.dagster.failures import one_sentence
 from quayside.foundation.plots import as_markdown, bars, histogram
 from quayside.foundation.settings import project_root
 from quayside.kycc.dagster.config import BATCH_TAG, BatchConfig, IngestConfig, ScoreConfig, batch_of
@@ -32,12 +33,13 @@ def ingest_synthetic_batch(
     source = config.file_path
     if not source.startswith("lake:"):
         source = str(project_root() / Path(source).expanduser())
-    result = scoring_service.ingest(
-        source,
-        config.batch_id or scoring_service.settings.batch_id,
-        max_reject_ratio=config.max_reject_ratio,
-        replace=config.replace,
-    )
+    with one_sentence():
+        result = scoring_service.ingest(
+            source,
+            config.batch_id or scoring_service.settings.batch_id,
+            max_reject_ratio=config.max_reject_ratio,
+            replace=config.replace,
+        )
     context.instance.add_run_tags(context.run.run_id, {BATCH_TAG: result.batch_id})
     for warning in result.warnings:
         context.log.warning(warning)
@@ -73,7 +75,9 @@ def _feature_metadata(result: "Extraction") -> dict[str, Any]:
             ]
         ),
         "distributions": dg.MetadataValue.md(
-            as_markdown(*(histogram(d.edges, d.counts, name) for name, d in result.distributions.items() if d.counts))
+            as_markdown(
+                *(histogram(d.edges, d.counts, name) for name, d in result.distributions.items() if d.counts)
+            )
         ),
     }
 
@@ -88,22 +92,29 @@ def _extractor(name: str, group: Group, what: str) -> dg.AssetsDefinition:
         description=what,
     )
     def extractor(
-        context: dg.AssetExecutionContext, config: BatchConfig, scoring_service: dg.ResourceParam[ScoringService]
+        context: dg.AssetExecutionContext,
+        config: BatchConfig,
+        scoring_service: dg.ResourceParam[ScoringService],
     ) -> dg.MaterializeResult:
-        results = scoring_service.extract(batch_of(context, config), config.moment(), groups=(group,))
+        with one_sentence():
+            results = scoring_service.extract(batch_of(context, config), config.moment(), groups=(group,))
         return dg.MaterializeResult(metadata=_feature_metadata(results[group]))
 
     return extractor
 
 
 extract_kyc_features = _extractor(
-    "extract_kyc_features", "kyc", "What is known of each party itself: verification, tax id, age, type, contacts."
+    "extract_kyc_features",
+    "kyc",
+    "What is known of each party itself: verification, tax id, age, type, contacts.",
 )
 extract_txn_features = _extractor(
     "extract_txn_features", "transaction", "How each party trades in the 180 days before the batch's moment."
 )
 extract_network_features = _extractor(
-    "extract_network_features", "network", "Where each party stands in the network of suppliers and customers."
+    "extract_network_features",
+    "network",
+    "Where each party stands in the network of suppliers and customers.",
 )
 
 
@@ -117,7 +128,8 @@ def extract_features(
     context: dg.AssetExecutionContext, config: BatchConfig, scoring_service: dg.ResourceParam[ScoringService]
 ) -> dg.MaterializeResult:
     """The wide feature table: one row per party of the batch, every feature a column, as of one moment."""
-    result = scoring_service.join(batch_of(context, config), config.moment())
+    with one_sentence():
+        result = scoring_service.join(batch_of(context, config), config.moment())
     return dg.MaterializeResult(metadata=_feature_metadata(result))
 
 
@@ -132,7 +144,8 @@ def score_batch(
     context: dg.AssetExecutionContext, config: ScoreConfig, scoring_service: dg.ResourceParam[ScoringService]
 ) -> dg.MaterializeResult:
     """Score, band, decision and reasons of every party of the batch, in the lake and in ``kycc.score_requests``."""
-    result = scoring_service.score(batch_of(context, config), config.moment(), config.scorecard_version)
+    with one_sentence():
+        result = scoring_service.score(batch_of(context, config), config.moment(), config.scorecard_version)
     summary, written = result.summary, result.written
     return dg.MaterializeResult(
         metadata={
@@ -154,7 +167,11 @@ def score_batch(
             "decisions": dict(summary.decisions),
             "histogram": dg.MetadataValue.md(
                 as_markdown(
-                    bars([str(edge) for edge in summary.histogram], list(summary.histogram.values()), "total_score"),
+                    bars(
+                        [str(edge) for edge in summary.histogram],
+                        list(summary.histogram.values()),
+                        "total_score",
+                    ),
                     bars(list(summary.bands), list(summary.bands.values()), "band"),
                 )
             ),

@@ -14,7 +14,9 @@ def _result(found: checks.Findings) -> dg.AssetCheckResult:
 
 @dg.asset_check(asset=ingest_synthetic_batch)
 def batch_counts(
-    context: dg.AssetCheckExecutionContext, config: BatchConfig, scoring_service: dg.ResourceParam[ScoringService]
+    context: dg.AssetCheckExecutionContext,
+    config: BatchConfig,
+    scoring_service: dg.ResourceParam[ScoringService],
 ) -> dg.AssetCheckResult:
     """The batch has parties, no key twice, and no row that points to a party that is not there."""
     with scoring_service.connection() as con:
@@ -24,7 +26,9 @@ def batch_counts(
 
 @dg.asset_check(asset=extract_features)
 def feature_ranges(
-    context: dg.AssetCheckExecutionContext, config: BatchConfig, scoring_service: dg.ResourceParam[ScoringService]
+    context: dg.AssetCheckExecutionContext,
+    config: BatchConfig,
+    scoring_service: dg.ResourceParam[ScoringService],
 ) -> dg.AssetCheckResult:
     """Every feature lies in the range its definition states, for every party."""
     with scoring_service.connection() as con:
@@ -34,7 +38,9 @@ def feature_ranges(
 
 @dg.asset_check(asset=score_batch)
 def score_ranges(
-    context: dg.AssetCheckExecutionContext, config: ScoreConfig, scoring_service: dg.ResourceParam[ScoringService]
+    context: dg.AssetCheckExecutionContext,
+    config: ScoreConfig,
+    scoring_service: dg.ResourceParam[ScoringService],
 ) -> dg.AssetCheckResult:
     """Every party with features has one score, on the scale and in its band, in the lake and in PostgreSQL."""
     from quayside.foundation.postgres import connect

@@ -18,7 +18,9 @@ class IngestConfig(dg.Config):
         "data/synthetic_profiles.json",
         description="JSON file, folder of Parquet files, or lake:SCHEMA. Relative to the project.",
     )
-    batch_id: str | None = Field(None, description="Left out: BATCH_ID of the environment, else the file's own.")
+    batch_id: str | None = Field(
+        None, description="Left out: BATCH_ID of the environment, else the file's own."
+    )
     max_reject_ratio: float = Field(0.01, ge=0, le=1, description="Share of a table that may be quarantined.")
     replace: bool = Field(False, description="Remove rows of the batch that this file no longer has.")
 
@@ -29,7 +31,9 @@ class BatchConfig(dg.Config):
     batch_id: str | None = Field(
         None, description="Left out: the batch this run ingested, else the last that has what is needed."
     )
-    as_of: str | None = Field(None, description="Moment of the features, ISO 8601. Left out: the batch's own.")
+    as_of: str | None = Field(
+        None, description="Moment of the features, ISO 8601. Left out: the batch's own."
+    )
 
     def moment(self) -> datetime | None:
         """`as_of` as a time in UTC; a time without a zone is UTC."""
@@ -50,7 +54,9 @@ class ScoreConfig(BatchConfig):
     scorecard_version: str = Field("v1", description="Scorecard to score with.")
 
 
-def batch_of(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext, config: BatchConfig | None) -> str | None:
+def batch_of(
+    context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext, config: BatchConfig | None
+) -> str | None:
     """Batch id of config, else of the run's partition, else of the ingest of this run; None for the last one."""
     if config is not None and config.batch_id:
         return config.batch_id

@@ -17,7 +17,11 @@ def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definiti
         assets=ASSETS,
         asset_checks=CHECKS,
         jobs=[INGEST_JOB, FEATURE_JOB, SCORING_JOB],
-        resources={"database": database_resource, "scoring_service": scoring_service_resource, **(resources or {})},
+        resources={
+            "database": database_resource,
+            "scoring_service": scoring_service_resource,
+            **(resources or {}),
+        },
         # A step's own process would import everything again: seconds for a step that takes half a second.
         executor=dg.in_process_executor,
     )

@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
+from quayside.foundation.dagster.failure_sensor import cause
 from quayside.foundation.errors import QuaysideError
 from quayside.foundation.progress import step
 from quayside.kycc.dagster.definitions import feature_job, ingest_job, scoring_job
@@ -30,22 +32,28 @@ def run_line(instance: dg.DagsterInstance, file_path: Path, batch_id: str) -> It
         QuaysideError: the sentence of the step that failed.
     """
     batch = {"config": {"batch_id": batch_id}}
+    source = {"config": {"batch_id": batch_id, "file_path": str(file_path)}}
     for job, ops in (
-        (ingest_job, {"ingest_synthetic_batch": {"config": {"batch_id": batch_id, "file_path": str(file_path)}}}),
-        (feature_job, {asset: batch for asset in _assets(feature_job)}),
-        (scoring_job, {asset: batch for asset in _assets(scoring_job)}),
+        (ingest_job, {"ingest_synthetic_batch": source}),
+        (feature_job, dict.fromkeys(_assets(feature_job), batch)),
+        (scoring_job, dict.fromkeys(_assets(scoring_job), batch)),
     ):
-        with step(job.name) as timed:
-            result = job.execute_in_process(
-                run_config={"ops": ops, **QUIET}, instance=instance, raise_on_error=False
-            )
-            timed.note = f"run {result.run_id[:8]}"
-        if not result.success:
-            failed = result.get_run_failure_event() if not result.all_events else result.filter_events(lambda e: e.is_step_failure)
-            causes = [e.event_specific_data.error for e in failed] if isinstance(failed, list) else []
-            message = causes[0].cause.message if causes and causes[0].cause else "see the run's log"
-            raise QuaysideError(f"{job.name} failed: {message.strip()}")
-        yield Ran(job.name, result.run_id, timed.seconds)
+        yield _run(instance, job, ops)
+
+
+def _run(instance: dg.DagsterInstance, job: dg.JobDefinition, ops: dict[str, Any]) -> Ran:
+    with step(job.name) as timed:
+        result = job.execute_in_process(
+            run_config={"ops": ops, **QUIET}, instance=instance, raise_on_error=False
+        )
+        timed.note = f"run {result.run_id[:8]}"
+    for event in result.all_events:
+        if event.is_step_failure and (error := event.step_failure_data.error):
+            raise QuaysideError(f"{job.name} failed in {event.step_key}: {cause(error)}")
+    for check in result.get_asset_check_evaluations():
+        if not check.passed:
+            raise QuaysideError(f"{job.name}: check {check.check_name} does not hold: {check.description}")
+    return Ran(job.name, result.run_id, timed.seconds)
 
 
 def _assets(job: dg.JobDefinition) -> list[str]:

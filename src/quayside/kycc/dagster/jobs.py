@@ -21,4 +21,3 @@ SCORING_JOB = dg.define_asset_job(
     selection=dg.AssetSelection.assets("score_batch"),
     description="Score a batch: the one named, else the last one that has features.",
 )
-

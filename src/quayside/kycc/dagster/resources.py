@@ -26,7 +26,9 @@ def database_resource(_: dg.InitResourceContext) -> Iterator["Session"]:
         yield session
 
 
-@dg.resource(description="KYCC's verbs: ingest, extract, score, explain.", required_resource_keys={"database"})
+@dg.resource(
+    description="KYCC's verbs: ingest, extract, score, explain.", required_resource_keys={"database"}
+)
 def scoring_service_resource(_: dg.InitResourceContext) -> ScoringService:
     """``scoring_service``: a `ScoringService` on the platform that ``database`` has just opened."""
     return ScoringService()
