@@ -64,10 +64,12 @@ class Graph:
 
 
 def csr(nodes: int, starts: Integers, columns: NDArray[np.integer]) -> sparse.csr_array:
-    """Boolean n x n matrix whose row u has ones at columns[starts[u]:starts[u + 1]]."""
+    """Boolean matrix with a column per node whose row u has ones at columns[starts[u]:starts[u + 1]]."""
     index = np.int32 if max(nodes, len(columns)) < 2**31 - 1 else np.int64
     data = np.ones(len(columns), np.bool_)
-    return sparse.csr_array((data, columns.astype(index), starts.astype(index)), shape=(nodes, nodes))
+    return sparse.csr_array(
+        (data, columns.astype(index, copy=False), starts.astype(index)), shape=(len(starts) - 1, nodes)
+    )
 
 
 def degrees(matrix: sparse.csr_array) -> Integers:

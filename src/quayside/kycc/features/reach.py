@@ -55,12 +55,16 @@ def reach(
 
     `keys` gives one well-mixed 64-bit number per node; it is asked only when an estimate is needed.
     """
-    itself = csr(graph.nodes, np.arange(graph.nodes + 1), np.arange(graph.nodes))
-    step = sparse.csr_array(graph.downstream + itself)
+    nodes = np.arange(graph.nodes)
+    # A step goes from u to its customers' sets and to row n + u of `sets`, which is {u} itself.
+    step = sparse.csr_array(
+        sparse.hstack([graph.downstream, csr(graph.nodes, np.arange(graph.nodes + 1), nodes)])
+    )
     customers = graph.downstream.astype(np.int64)
     pointed_to = graph.suppliers > 0
 
-    sets, available = itself, np.ones(graph.nodes, np.bool_)  # R₍ₕ₋₁₎, and which of its rows are there
+    available = np.ones(graph.nodes, np.bool_)  # which rows of R₍ₕ₋₁₎ are in `sets`
+    sets = _stack(available, np.ones_like(nodes), [nodes])
     size, depth = np.ones(graph.nodes, np.int64), np.zeros(graph.nodes, np.int64)
     exact, grew = np.ones(graph.nodes, np.bool_), np.ones(graph.nodes, np.bool_)
     with ThreadPoolExecutor(threads) as pool:
@@ -83,13 +87,13 @@ def reach(
             parts = []
             for rows, part in _blockwise(pool, merge, available, cost):
                 size[rows] = degrees(part)
-                parts.append(part)
+                parts.append(part.indices)
             counted = affordable & stirred & ~available
             for rows, sizes in _blockwise(pool, lambda rows: degrees(merge(rows)), counted, cost):
                 size[rows] = sizes
             grew = ~exact | (size > before)
             depth[size > before] = hop
-            sets = _stack(graph.nodes, available, size, parts)
+            sets = _stack(available, size, parts)
     if exact.all():
         return Reach(size - 1, depth, ~exact, 0.0)
     estimate = sketch.reach(graph, hops, keys(), threads)
@@ -115,9 +119,7 @@ def _blockwise(
     return zip(blocks, pool.map(work, blocks), strict=True)
 
 
-def _stack(nodes: int, rows: Flags, size: Integers, parts: list[sparse.csr_array]) -> sparse.csr_array:
-    """An n x n matrix with the rows of `parts` at `rows` and nothing elsewhere."""
-    starts = np.zeros(nodes + 1, np.int64)
-    np.cumsum(np.where(rows, size, 0), out=starts[1:])
-    columns = np.concatenate([part.indices for part in parts]) if parts else np.zeros(0, np.int32)
-    return csr(nodes, starts, columns)
+def _stack(rows: Flags, size: Integers, parts: list[NDArray[np.integer]]) -> sparse.csr_array:
+    """The sets of `rows`, nothing in the other rows, and below them every node by itself: 2 n x n."""
+    starts = np.cumsum(np.concatenate([[0], np.where(rows, size, 0), np.ones_like(size)]))
+    return csr(len(rows), starts, np.concatenate([*parts, np.arange(len(rows), dtype=np.int32)]))
