@@ -117,6 +117,15 @@ def test_suppliers_per_target(large: Batch, lake: Any, tier: Tier) -> None:
     assert (low, high) == tier.suppliers
 
 
+def test_default_rates_hold_closely_in_a_large_batch() -> None:
+    batch = generate("rates", 200_000, generated_at=AT)
+    position = {party: row for row, party in enumerate(batch.party_ids.to_pylist())}
+    defaulted = np.zeros(200_000, dtype=bool)
+    defaulted[[position[party] for party in batch.outcomes["party_id"].to_pylist()]] = True
+    for code, tier in enumerate(TIERS):
+        assert near(defaulted[batch.drawn.tier == code], tier.default)
+
+
 def test_inactive_means_no_transaction_in_the_last_30_days(large: Batch, lake: Any) -> None:
     recent = lake.execute(
         """SELECT coalesce(max(ts) > getvariable('as_of') - INTERVAL 30 DAY, false) AS recent
