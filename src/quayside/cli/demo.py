@@ -31,7 +31,7 @@ def demo(parties: Annotated[int, typer.Option(min=100)] = 10_000) -> None:
 
     started = perf_counter()
     service = ScoringService()
-    configure(service.settings)
+    configure(service.settings.log_format)
     batch_id = BATCH_ID if parties == 10_000 else f"DEMO_{parties}"
     path = project_root() / "data" / f"{batch_id}.json"
     times: list[dict[str, object]] = []

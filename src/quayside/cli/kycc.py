@@ -9,7 +9,9 @@ from typing import Annotated, Any
 import typer
 
 app = typer.Typer(
-    help="Score trade counterparties: generate, ingest, features, score, explain.", no_args_is_help=True
+    help="Score trade counterparties: generate, ingest, features, score, explain.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 scorecard_app = typer.Typer(help="The scorecard as data and as SQL.", no_args_is_help=True)
 app.add_typer(scorecard_app, name="scorecard")
@@ -35,7 +37,7 @@ def _service():
     from quayside.kycc.service import ScoringService
 
     service = ScoringService()
-    configure(service.settings)
+    configure(service.settings.log_format)
     return service
 
 
@@ -236,7 +238,20 @@ def scorecard_show(
     if as_json:
         console.show_json(card.to_dict())
         return
-    console.show(card.rows())
+    console.show(
+        [
+            {
+                "feature": item.feature if code == 0 else "",
+                "bin": item.code_label(code),
+                "points": points,
+                "of": item.max_points if code == 0 else None,
+            }
+            for item in card.characteristics
+            for code, points in enumerate(item.points_by_code)
+        ]
+    )
+    for rule in card.ordered_rules:
+        typer.echo(f"rule {rule.id}: {rule.when} → {rule.text}")
 
 
 @scorecard_app.command("sql")

@@ -16,7 +16,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: name → (module:attribute of a click or typer command, one line of help)
+#: name → (module:attribute of a typer application, one line of help)
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "up": ("quayside.cli.up:app", "Start webserver and daemon with every code location (port 3000)."),
     "demo": ("quayside.cli.demo:app", "Generate a batch, run ingest, features and scores on Dagster."),
@@ -27,44 +27,32 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
 }
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are named in `COMMANDS` and imported on use."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        command = getattr(importlib.import_module(module), attribute)
-        if not isinstance(command, click.Command):
-            from typer.main import get_command
-
-            command = get_command(command)
-        return command
+class Overview(click.Group):
+    """The top level: names and one line of each command, none of which it has to import."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Overview, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="quayside", prog_name="quayside")
-def cli() -> None:
+def overview() -> None:
     """Quayside: a data platform for lending and trade finance, on Dagster."""
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
+    name, *rest = [*(sys.argv[1:] if arguments is None else arguments), ""]
     from quayside.foundation.errors import QuaysideError
 
     try:
-        cli.main(
-            args=list(arguments) if arguments is not None else None,
-            prog_name="quayside",
-            standalone_mode=True,
-        )
+        if name not in COMMANDS:
+            overview.main(args=arguments, prog_name="quayside")
+        module, _, attribute = COMMANDS[name][0].partition(":")
+        app = getattr(importlib.import_module(module), attribute)
+        app.pretty_exceptions_enable = False  # they print the values of variables
+        app(args=rest[:-1], prog_name=f"quayside {name}")
     except QuaysideError as error:
         if os.environ.get("QUAYSIDE_DEBUG") == "1":
             raise
