@@ -6,6 +6,8 @@ import os
 import pwd
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
@@ -81,6 +83,16 @@ def test_the_server_of_a_home_that_was_deleted_is_stopped_and_its_data_kept(
     assert not processes.processes_in(old / "data")
     assert (old / "data" / "PG_VERSION").is_file()
     assert f"its data stays in {old}" in capsys.readouterr().err
+
+
+def test_four_processes_at_once_choose_one_folder(closed_home: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from quayside.foundation.postgres import EmbeddedPostgres; "
+        "EmbeddedPostgres(Path(sys.argv[1])).start()"
+    )
+    starters = [subprocess.Popen([sys.executable, "-c", code, str(closed_home)]) for _ in range(4)]
+    assert [starter.wait(60) for starter in starters] == [0] * 4
+    assert accounts.folders_of(closed_home / "postgres") == [EmbeddedPostgres(closed_home).folder]
 
 
 def test_binaries_the_user_cannot_read_are_copied_once(

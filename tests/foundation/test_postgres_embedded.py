@@ -195,9 +195,16 @@ def test_nobody_else_may_enter(shared: EmbeddedPostgres) -> None:
 def test_nothing_of_the_environment_reaches_it(
     stopped: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {"PGDATA": "/nowhere", "PGPORT": "9", "PGHOST": "/nowhere", "LC_ALL": "xx_XX"}.items():
+    for name, value in {
+        "PGDATA": "/nowhere",
+        "PGPORT": "9",
+        "PGHOST": "/nowhere",
+        "LC_ALL": "xx_XX",
+        "A_SECRET": "x",
+    }.items():
         monkeypatch.setenv(name, value)
     stopped.start()
+    assert b"A_SECRET" not in Path(f"/proc/{stopped.status().pid}/environ").read_bytes()
     assert kept_rows(stopped) == 1
 
 

@@ -1,8 +1,8 @@
 """What the embedded PostgreSQL and Valkey have in common: started by whoever needs them, alive until they are stopped.
 
-Three locks make that safe for any number of processes and any way to die. ``start.lock`` is held while one process
-starts or stops the server, and by the helpers it runs meanwhile. ``server.lock`` is held by the server and its
-children: free means that nothing of it lives. Neither needs cleaning up.
+Two locks make that safe for any number of processes and any way to die. ``server.lock`` is held by the process that
+makes or starts the server, by the helpers it runs for that, and then by the server and its children: free means that
+nothing of them lives. ``start.lock`` is held while one process starts or stops it. Neither needs cleaning up.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ class EmbeddedServer(ABC):
         """See `status`."""
 
     @abstractmethod
-    def _launch(self, lock: int, starting: int) -> None:
-        """Prepare what is missing and start the server detached, holding ``lock``; helpers hold ``starting``."""
+    def _launch(self, lock: int) -> None:
+        """Prepare what is missing and start the server detached; it and every helper inherit ``lock``."""
 
     @abstractmethod
     def _ask_to_stop(self) -> None:
@@ -101,10 +101,8 @@ class EmbeddedServer(ABC):
                 return False
             # Root's PostgreSQL runs as another user, who has to pass through this folder.
             processes.private_folder(self.home, mode=0o711 if os.geteuid() == 0 else 0o700)
-            with processes.locked(
-                self.home / "start.lock", f"starting {self.label}", START_SECONDS
-            ) as starting:
-                return self._start(starting)
+            with processes.locked(self.home / "start.lock", f"starting {self.label}", START_SECONDS):
+                return self._start()
 
     def stop(self) -> bool:
         """Stop the server and wait for its end.
@@ -147,13 +145,13 @@ class EmbeddedServer(ABC):
                 "QUAYSIDE_HOME to a folder of your own, or run as the user it belongs to."
             ) from None
 
-    def _start(self, starting: int) -> bool:
+    def _start(self) -> bool:
         self._end_abandoned()
         lock = self._lock_server()
         if lock is None:
             return False
         try:
-            self._launch(lock, starting)
+            self._launch(lock)
         finally:
             os.close(lock)
         if not self._await_ready():

@@ -21,7 +21,8 @@ from typing import Any
 
 from quayside.foundation.errors import ServiceUnavailableError
 
-#: What a server sees of our environment: nothing that could change its behaviour (PGDATA, LD_PRELOAD, LC_ALL …).
+#: What a server sees of our environment: nothing that could change its behaviour (PGDATA, LD_PRELOAD …), and no secret,
+#: which would stay readable in its process for weeks.
 CLEAN_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 
 # The server's parent ends at once, so nobody has to wait for it and it belongs to no terminal. `exec` keeps the
@@ -95,7 +96,7 @@ def is_locked(path: Path) -> bool:
 
 
 @contextmanager
-def locked(path: Path, what: str, wait_seconds: float) -> Iterator[int]:
+def locked(path: Path, what: str, wait_seconds: float) -> Iterator[None]:
     """Hold a file lock.
 
     Raises:
@@ -114,7 +115,7 @@ def locked(path: Path, what: str, wait_seconds: float) -> Iterator[int]:
             f"Another process has been busy with {what} for {wait_seconds:.0f} s ({path})."
         )
     try:
-        yield fd
+        yield
     finally:
         os.close(fd)
 

@@ -131,17 +131,16 @@ class EmbeddedValkey(EmbeddedServer):
             size_bytes=size_bytes(self.data),
         )
 
-    def _start(self, starting: int) -> bool:
+    def _start(self) -> bool:
         for _ in range(_PORT_ATTEMPTS - 1):
             try:
-                return super()._start(starting)
+                return super()._start()
             except ServiceUnavailableError:
                 if "Address already in use" not in tail(self.log):
                     raise
-        return super()._start(starting)
+        return super()._start()
 
-    def _launch(self, lock: int, starting: int) -> None:
-        del starting  # it runs no helper
+    def _launch(self, lock: int) -> None:
         if not self.data.is_dir():
             say(f"creating an embedded Valkey in {self.data}")
         owner = self._owner()

@@ -51,7 +51,8 @@ def connect(settings: Settings, **options: Any) -> psycopg.Connection[tuple[Any,
     """
     import psycopg
 
-    options = {"connect_timeout": 10, "application_name": "quayside"} | options
+    # Probes keep firewalls from forgetting a connection that holds a lock through a long computation.
+    options = {"connect_timeout": 10, "keepalives_idle": 60, "application_name": "quayside"} | options
     try:
         if is_embedded(settings):
             # It may be stopped between the look at it and this connection; then it is started again.

@@ -130,11 +130,11 @@ class EmbeddedPostgres(EmbeddedServer):
 
     # -- start and stop --------------------------------------------------------------------------------------------
 
-    def _start(self, starting: int) -> bool:
+    def _start(self) -> bool:
         if os.geteuid() == 0 and not self.data.exists() and not (self.home / "location").exists():
             self._end_abandoned()
             self._choose_folder()
-        return super()._start(starting)
+        return super()._start()
 
     def _choose_folder(self) -> None:
         """As root, decide once whether the server's user can live in QUAYSIDE_HOME."""
@@ -146,7 +146,7 @@ class EmbeddedPostgres(EmbeddedServer):
         write(self.home / "location", folder.name)
         say(f"keeping PostgreSQL's data in {folder}, because user {owner.name} cannot enter {self.home}")
 
-    def _launch(self, lock: int, starting: int) -> None:
+    def _launch(self, lock: int) -> None:
         owner = accounts.server_account(self.data)
         binaries = accounts.binaries(owner)
         self._prepare_socket_folder(owner)
@@ -155,7 +155,7 @@ class EmbeddedPostgres(EmbeddedServer):
         if self.data.is_dir():
             self._check_version(binaries)
         else:
-            self._create(binaries, owner, starting)
+            self._create(binaries, owner, lock)
         self._clear_stale()
         settings = _SERVER_SETTINGS | {
             "unix_socket_directories": str(self.socket_folder),
@@ -207,21 +207,21 @@ class EmbeddedPostgres(EmbeddedServer):
                 "version, move the folder away and restore."
             )
 
-    def _create(self, binaries: Path, owner: Account | None, starting: int) -> None:
+    def _create(self, binaries: Path, owner: Account | None, lock: int) -> None:
         """A new cluster under a temporary name, complete with its database, then renamed."""
         for leftover in self.folder.glob("data.new-*"):
             shutil.rmtree(leftover)
         say(f"creating an embedded PostgreSQL in {self.data}")
         new = self.folder / f"data.new-{secrets.token_hex(4)}"
         processes.private_folder(new, owner)
-        # Both hold the start lock: if we are killed now, the next to start waits until they have ended as well.
-        self._run([binaries / "initdb", "--pgdata", new, *_INITDB_OPTIONS, *_sync_method()], owner, starting)
+        # Both hold the lock: if we are killed now, the next to start waits until they have ended as well.
+        self._run([binaries / "initdb", "--pgdata", new, *_INITDB_OPTIONS, *_sync_method()], owner, lock)
         write(new / "pg_hba.conf", _HOST_BASED_AUTHENTICATION)
         statement = f"CREATE DATABASE {NAME};\n"
-        self._run([binaries / "postgres", "--single", "-D", new, "postgres"], owner, starting, statement)
+        self._run([binaries / "postgres", "--single", "-D", new, "postgres"], owner, lock, statement)
         new.rename(self.data)
 
-    def _run(self, command: list[str | Path], owner: Account | None, keep: int, text: str = "") -> None:
+    def _run(self, command: list[str | Path], owner: Account | None, lock: int, text: str = "") -> None:
         done = subprocess.run(
             list(map(str, command)),
             check=False,
@@ -230,7 +230,7 @@ class EmbeddedPostgres(EmbeddedServer):
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            pass_fds=(keep,),
+            pass_fds=(lock,),
             cwd=self.folder,
             env=processes.CLEAN_ENVIRONMENT,
             umask=0o077,
