@@ -84,12 +84,14 @@ class ScoringService:
     def lake(self) -> Lake:
         """The lake with KYCC's tables in it."""
         from quayside.foundation.lake import Lake
+        from quayside.foundation.migrations import SCHEMA as AUDIT_SCHEMA
         from quayside.foundation.postgres import ensure_schema
         from quayside.kycc import tables
         from quayside.kycc.features import TABLES as FEATURE_TABLES
         from quayside.kycc.schema import SCHEMA
 
-        ensure_schema(self.settings, SCHEMA)
+        for schema in (AUDIT_SCHEMA, SCHEMA):
+            ensure_schema(self.settings, schema)
         lake = Lake(self.settings)
         lake.ensure_tables([*tables.ALL, *FEATURE_TABLES])
         return lake
