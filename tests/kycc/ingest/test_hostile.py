@@ -20,7 +20,7 @@ from quayside.foundation.errors import QuaysideError
 from quayside.kycc.ingest import ingest
 
 if TYPE_CHECKING:
-    from .conftest import PlainLake
+    from tests.kycc.ingest.conftest import PlainLake
 
 HOSTILE = Path(__file__).parent / "hostile"
 CASES: list[dict[str, Any]] = yaml.safe_load((HOSTILE / "cases.yaml").read_text(encoding="utf-8"))
@@ -111,6 +111,7 @@ def test_hostile_input(case: dict[str, Any], plain_lake: PlainLake, tmp_path: Pa
     assert [f"{t} {n}: {reason}: {detail}" for t, n, reason, detail in quarantined] == case.get(
         "quarantine", []
     )
+    assert plain_lake.rows("SELECT row FROM kycc.quarantine WHERE NOT json_valid(row)") == []
     for sql, expected in case.get("holds", {}).items():
         assert [str(value) for (value,) in plain_lake.rows(sql)] == expected
 

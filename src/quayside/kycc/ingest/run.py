@@ -363,8 +363,8 @@ def _remarks(
     if isinstance(stated, dict):
         for table in CONTRACT:
             says, has = stated.get(table), result.rows_read.get(table, 0)
-            if says is not None and says != has:
-                yield f"{source.label} says it has {shown(says)} {table} and has {has:,}."
+            if isinstance(says, int) and says != has:
+                yield f"{source.label} says it has {says:,} {table} and has {has:,}."
     if absent := [table for table in CONTRACT if table not in queries]:
         yield f"{source.label} has no {', '.join(absent)}."
     if shared := shared_tax_ids(con, queries["parties"]):
