@@ -1,7 +1,8 @@
 """Every setting of the platform, read from the environment or a ``.env`` and validated once.
 
-The environment wins over ``.env``, which wins over the default. Secrets are `SecretStr`, so that no log, traceback or
-``repr`` shows them. `origin` says where a value came from; ``quayside doctor`` prints it. Nothing here opens anything.
+The environment wins over ``.env`` (the project's, or the file that QUAYSIDE_ENV_FILE names), which wins over the
+default. Secrets are `SecretStr`, so that no log, traceback or ``repr`` shows them. `origin` says where a value came from;
+``quayside doctor`` prints it. Nothing here opens anything.
 """
 
 from __future__ import annotations
@@ -121,7 +122,8 @@ def load_settings() -> Settings:
         SettingsError: one sentence naming every variable that is wrong, and never a secret's value.
     """
     try:
-        return Settings(_env_file=project_root() / ".env")  # pyright: ignore[reportCallIssue]
+        env_file = os.environ.get("QUAYSIDE_ENV_FILE") or project_root() / ".env"
+        return Settings(_env_file=env_file)  # pyright: ignore[reportCallIssue]
     except ValidationError as error:
         wrong = "; ".join(
             f"{'.'.join(map(str, e['loc']))} {e['msg'].removeprefix('Value error, ')}" for e in error.errors()
