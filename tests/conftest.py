@@ -37,6 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
         n for n in os.environ if n in foreign or n.startswith(("PG", "AWS_", "LAKEBASE_", "DAGSTER_"))
     ]:
         del os.environ[name]
+    os.environ["QUAYSIDE_ENV_FILE"] = os.devnull
     if SESSION_HOME not in os.environ:
         _take_away_leftovers()
         folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))

@@ -82,7 +82,7 @@ def test_the_server_of_a_home_that_was_deleted_is_stopped_and_its_data_kept(
     assert one(server) == 1
     assert not processes.processes_in(old / "data")
     assert (old / "data" / "PG_VERSION").is_file()
-    assert f"its data stays in {old}" in capsys.readouterr().err
+    assert f"is still in {old}: delete it" in capsys.readouterr().err
 
 
 def test_four_processes_at_once_choose_one_folder(closed_home: Path) -> None:

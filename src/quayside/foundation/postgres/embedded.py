@@ -142,6 +142,8 @@ class EmbeddedPostgres(EmbeddedServer):
         assert owner is not None
         if self.home.stat().st_uid == 0 and accounts.can_enter(self.home, owner):
             return
+        for earlier in accounts.folders_of(self.home):
+            say(f"the data of an earlier {self.home} is still in {earlier}: delete it when nobody needs it")
         folder = accounts.new_folder(owner, self.home)
         write(self.home / "location", folder.name)
         say(f"keeping PostgreSQL's data in {folder}, because user {owner.name} cannot enter {self.home}")
@@ -187,7 +189,6 @@ class EmbeddedPostgres(EmbeddedServer):
                 postmaster = _postmaster(folder / "data")
                 if postmaster is not None:
                     processes.end_processes([postmaster], signal.SIGINT, STOP_SECONDS)
-                    say(f"stopped a PostgreSQL of an earlier {self.home}; its data stays in {folder}")
                     ended = True
         return ended
 
