@@ -107,7 +107,8 @@ def create(con: duckdb.DuckDBPyConnection, tables: Iterable[Table]) -> None:
 
 def _times(as_of: datetime) -> st.SearchStrategy[datetime]:
     """Moments on and just beside the edges of the windows and of months, and any others of a year around."""
-    month = as_of.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    as_of = as_of.astimezone(UTC)
+    month = as_of.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     edges = [as_of - timedelta(days=d) for d in (0, 30, 90, 180)] + [month, month - timedelta(days=60)]
     exact = st.sampled_from([e + d * MICROSECOND for e in edges for d in (-1, 0, 1)])
     anywhere = st.integers(-220 * 86_400, 20 * 86_400).map(lambda s: as_of + timedelta(seconds=s))

@@ -5,7 +5,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from tests.kycc.features.batches import Batch, create, load
+from tests.kycc.features.batches import IDS, MOMENTS, Batch, create, edge, load, party, transaction
 
 from quayside.kycc import features
 from quayside.kycc.tables import PARTIES, RELATIONSHIPS, TRANSACTIONS
@@ -16,7 +16,24 @@ def con() -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB in memory with the tables features are made of and go to."""
     with duckdb.connect(config={"threads": 2}) as con:
         create(con, (PARTIES, TRANSACTIONS, RELATIONSHIPS, *features.TABLES))
+        load(con, "OTHER", another_batch())
         yield con
+
+
+def another_batch() -> Batch:
+    """A batch of the same parties and transaction ids, whose rows must never be read for another."""
+    created = MOMENTS[0].replace(year=1950)
+    return Batch(
+        MOMENTS[0],
+        [party(id_, kyc_verified=1, tax_id="other", created_at=created) for id_ in IDS],
+        [
+            transaction(id_, as_of, type_, 12345, txn_id=f"T{i}", due_date=as_of, settles_txn_id=f"T{i}")
+            for as_of in MOMENTS
+            for id_ in IDS
+            for i, type_ in enumerate(("invoice", "payment", "credit_note") * 5)
+        ],
+        [edge(a, b, created) for a in IDS for b in IDS],
+    )
 
 
 @pytest.fixture

@@ -23,6 +23,9 @@ def reference_features(
     parties: Sequence[Row], transactions: Sequence[Row], relationships: Sequence[Row], as_of: datetime
 ) -> dict[str, dict[str, Any]]:
     """party_id → feature → value."""
+    # Python takes the difference of two times of one zone by the clock on the wall, so instants must be in UTC first.
+    as_of = as_of.astimezone(UTC)
+    parties, transactions, relationships = in_utc(parties), in_utc(transactions), in_utc(relationships)
     # What happened after as_of is unknown, whatever it is.
     transactions = [t for t in transactions if t["ts"] <= as_of]
     network = Network(parties, [r for r in relationships if r["established_date"] <= as_of])
@@ -34,6 +37,10 @@ def reference_features(
         }
         for p in parties
     }
+
+
+def in_utc(rows: Sequence[Row]) -> list[Row]:
+    return [{k: v.astimezone(UTC) if isinstance(v, datetime) else v for k, v in row.items()} for row in rows]
 
 
 def is_filled(text: str | None) -> bool:
@@ -83,8 +90,7 @@ def transaction_features(party_id: str, transactions: Sequence[Row], as_of: date
 def regularity(counted: Sequence[Row]) -> float:
     months: dict[tuple[int, int], Fraction] = defaultdict(Fraction)
     for t in counted:
-        day = t["ts"].astimezone(UTC)
-        months[day.year, day.month] += abs(Fraction(t["amount_base"]))
+        months[t["ts"].year, t["ts"].month] += abs(Fraction(t["amount_base"]))
     if not months:
         return 0
     if len(months) == 1:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import duckdb
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from tests.kycc.features.batches import Batch, batches, load
 from tests.kycc.features.conftest import extracted
 from tests.kycc.features.reference import reference_features
@@ -15,6 +16,7 @@ from quayside.kycc import features
 pytestmark = pytest.mark.unit
 
 EXAMPLES = 500
+PARTS = 5  # for several workers
 
 
 def assert_equal(ours: dict[str, dict[str, Any]], reference: dict[str, dict[str, Any]]) -> None:
@@ -27,23 +29,27 @@ def assert_equal(ours: dict[str, dict[str, Any]], reference: dict[str, dict[str,
             assert ours[party_id][name] == wanted, (party_id, name)
 
 
-@pytest.fixture(scope="module")
-def loaded_decoy(con: Any) -> Any:
-    """A connection on which another batch with the same parties is stored, whose rows must not be read."""
-    return con
+@pytest.mark.parametrize("part", range(PARTS))
+def test_features_equal_the_reference(con: duckdb.DuckDBPyConnection, part: int) -> None:
+    seen = 0
 
-
-@settings(
-    max_examples=EXAMPLES,
-    derandomize=True,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@given(batch=batches())
-def test_features_equal_the_reference(con: Any, batch: Batch) -> None:
-    load(con, "B", batch)
-    ours = extracted(con, "B", batch)
-    assert_equal(
-        ours, reference_features(batch.parties, batch.transactions, batch.relationships, batch.as_of)
+    @seed(part)
+    @settings(
+        max_examples=EXAMPLES // PARTS,
+        database=None,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
     )
-    assert features.validate(con, "B", batch.as_of) == []
+    @given(batch=batches())
+    def equal(batch: Batch) -> None:
+        nonlocal seen
+        seen += 1
+        load(con, "B", batch)
+        ours = extracted(con, "B", batch)
+        assert_equal(
+            ours, reference_features(batch.parties, batch.transactions, batch.relationships, batch.as_of)
+        )
+        assert features.validate(con, "B", batch.as_of) == []
+
+    equal()
+    assert seen >= EXAMPLES // PARTS
