@@ -17,7 +17,7 @@ pytestmark = pytest.mark.unit
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project folder of the test's own, and no variable of ours in the environment."""
     monkeypatch.setattr(module, "project_root", lambda: tmp_path)
-    for variable in Settings.variables().values():
+    for variable in (*Settings.variables().values(), "QUAYSIDE_ENV_FILE"):
         monkeypatch.delenv(variable, raising=False)
     return tmp_path
 
@@ -82,3 +82,11 @@ def test_every_secret_is_hidden_from_print_and_repr(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("QUAYSIDE_DATABASE_URL", "postgresql://me:hunter2hunter2@db/x")
     settings = load_settings()
     assert "hunter2" not in f"{settings} {settings!r} {settings.model_dump()}"
+
+
+def test_another_env_file(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / ".env").write_text("BATCH_ID=project\nDAILY_BATCH_ID=project\n")
+    (project / "other.env").write_text("BATCH_ID=other\n")
+    monkeypatch.setenv("QUAYSIDE_ENV_FILE", str(project / "other.env"))
+    settings = load_settings()
+    assert (settings.batch_id, settings.daily_batch_id) == ("other", None)
