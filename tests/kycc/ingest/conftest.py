@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import duckdb
 import pytest
 
+from quayside.foundation.lake import Lake
+from quayside.foundation.settings import Settings
 from quayside.kycc import tables
 
 
@@ -67,3 +70,28 @@ def plain_lake(tmp_path: Path) -> Iterator[PlainLake]:
     lake = PlainLake(tmp_path)
     yield lake
     lake.close()
+
+
+@pytest.fixture
+def kycc_lake(settings: Settings) -> Lake:
+    """The real lake, DuckLake on PostgreSQL, with KYCC's tables."""
+    lake = Lake(settings)
+    lake.ensure_tables(tables.ALL)
+    return lake
+
+
+GOOD = Path(__file__).parent / "hostile" / "files" / "good.json"
+
+
+def small_batch(batch_id: str = "B1", transactions: int = 4) -> dict[str, Any]:
+    """The good batch of the hostile cases, under another id and with more transactions."""
+    batch = json.loads(GOOD.read_text(encoding="utf-8").replace('"B1"', json.dumps(batch_id)))
+    first = batch["transactions"][0]
+    batch["transactions"] += [first | {"txn_id": f"Y{i}"} for i in range(transactions - 4)]
+    return batch
+
+
+def write(batch: dict[str, Any], folder: Path) -> Path:
+    path = folder / "batch.json"
+    path.write_text(json.dumps(batch), encoding="utf-8")
+    return path
