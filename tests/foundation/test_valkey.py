@@ -79,6 +79,14 @@ def test_strangers_are_refused(server: EmbeddedValkey) -> None:
 
 
 @pytest.mark.integration
+def test_a_path_no_socket_can_have(tmp_path: Path) -> None:
+    server = EmbeddedValkey(tmp_path / ("deep/" * 30 + "with space, ünïcode"))
+    assert server.start() is True
+    assert server.is_ready()
+    assert server.stop() is True
+
+
+@pytest.mark.integration
 def test_eight_processes_at_once_make_one_server(server: EmbeddedValkey, tmp_path: Path) -> None:
     starters = [
         subprocess.Popen([sys.executable, "-c", START, str(tmp_path)], stdout=subprocess.PIPE, text=True)
