@@ -33,10 +33,16 @@ class _Stop(BaseException):
     "--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Port of the webserver."
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address the webserver listens on.")
+@click.option(
+    "--workspace",
+    "-w",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Workspace file to load.  [default: workspace.yaml of the project]",
+)
 @click.option("--automate", is_flag=True, help="Switch on every schedule and sensor that ships switched off.")
 @click.option("--check", is_flag=True, help="Start, see every location load, and stop again.")
 @click.option("--verbose", "-v", is_flag=True, help="Show the services' logs here.")
-def app(port: int, host: str, automate: bool, check: bool, verbose: bool) -> None:
+def app(port: int, host: str, workspace: Path | None, automate: bool, check: bool, verbose: bool) -> None:
     """Start webserver and daemon with every code location, and the embedded servers they need.
 
     Ctrl-C stops runs in flight and every process started here; PostgreSQL and Valkey stay up (`quayside db stop`).
@@ -55,7 +61,7 @@ def app(port: int, host: str, automate: bool, check: bool, verbose: bool) -> Non
 
         if notice := prepare_dagster_home(settings):
             _say(notice)
-        services = Services(settings, host, port, project_root() / "workspace.yaml")
+        services = Services(settings, host, port, workspace or project_root() / "workspace.yaml")
         webserver = Webserver(f"http://{_reachable(host)}:{port}")
         code = 0
         try:
