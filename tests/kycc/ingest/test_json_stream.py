@@ -27,7 +27,7 @@ ROWS = st.lists(st.dictionaries(TEXT, VALUE, max_size=4), max_size=6)
 
 def parsed(text: str) -> Any:
     """The document as the stream gives it, put together again."""
-    result: dict[str, Any] = {}
+    result: Any = {}
     for member in JsonStream(io.BytesIO(text.encode()), "'x'", ARRAYS):
         if isinstance(member, Member):
             result[member.key] = member.value
@@ -36,8 +36,9 @@ def parsed(text: str) -> Any:
             assert [row["position"] for row in table] == list(range(len(table)))
             rows = [json.loads(row["element"]) for row in table]
             if member.key is None:
-                return rows
-            result[member.key] = rows
+                result = rows
+            else:
+                result[member.key] = rows
     return result
 
 
