@@ -160,7 +160,7 @@ def processes_in(folder: Path, deleted: bool = False) -> list[int]:
 
     Sees what this user may see, and nothing where there is no /proc.
     """
-    wanted = f"{folder} (deleted)" if deleted else str(folder.resolve())
+    wanted = f"{folder.resolve()}{' (deleted)' if deleted else ''}"
     found: list[int] = []
     for entry in Path("/proc").glob("[0-9]*/cwd"):
         try:

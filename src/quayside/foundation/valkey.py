@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from quayside.foundation import processes
-from quayside.foundation.embedded import EmbeddedServer, ServerStatus, read, size_bytes, tail, write
+from quayside.foundation.embedded import (
+    STOP_SECONDS,
+    EmbeddedServer,
+    ServerStatus,
+    read,
+    size_bytes,
+    tail,
+    write,
+)
 from quayside.foundation.errors import ServiceUnavailableError, SettingsError, sentence
 from quayside.foundation.processes import Account, say
 
@@ -72,9 +80,8 @@ def client(settings: Settings) -> redis.Redis:
     from redis.backoff import ExponentialBackoff
     from redis.retry import Retry
 
-    retry = Retry(
-        ExponentialBackoff(cap=0.5, base=0.05), retries=3
-    )  # redis-py's own takes up to 10 s to give up
+    # redis-py's own takes up to 10 s to give up.
+    retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=3)
     connected = redis.Redis.from_url(
         redis_url(settings), retry=retry, socket_connect_timeout=5, health_check_interval=30
     )
@@ -163,16 +170,12 @@ class EmbeddedValkey(EmbeddedServer):
         """Whom root has to be for it, so that the folder of an ordinary user stays that user's to work with."""
         folder = self.folder.stat()
         account = Account(str(folder.st_uid), folder.st_uid, folder.st_gid)
-        if (
-            os.geteuid() != 0
-            or folder.st_uid == 0
-            or not processes.can_run([str(binary()), "--version"], account)
-        ):
+        if os.geteuid() != 0 or folder.st_uid == 0:
             return None
-        return account
+        return account if processes.can_run([str(binary()), "--version"], account) else None
 
     def _ask_to_stop(self) -> None:
-        self._ask("SHUTDOWN")
+        processes.end_processes(processes.processes_in(self.data), signal.SIGTERM, STOP_SECONDS)
 
     def _reason(self) -> str:
         return processes.telling_line(tail(self.log))

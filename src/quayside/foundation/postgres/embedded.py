@@ -177,9 +177,8 @@ class EmbeddedPostgres(EmbeddedServer):
     def _ask_to_stop(self) -> None:
         postmaster = _postmaster(self.data)
         if postmaster is not None:
-            os.kill(
-                postmaster, signal.SIGINT
-            )  # PostgreSQL's "fast" shutdown: open transactions are rolled back
+            # PostgreSQL's "fast" shutdown: sessions are cut, open transactions rolled back.
+            os.kill(postmaster, signal.SIGINT)
 
     def _end_abandoned(self) -> bool:
         ended = super()._end_abandoned()
