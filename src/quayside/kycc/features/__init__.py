@@ -13,6 +13,7 @@ from quayside.kycc.features.extract import (
     extract_transactions,
     publish_definitions,
 )
+from quayside.kycc.features.feature import Feature
 from quayside.kycc.features.registry import (
     BY_NAME,
     FEATURE_DEFINITIONS,
@@ -37,6 +38,7 @@ __all__ = [
     "SOURCE_TABLES",
     "TABLES",
     "Extraction",
+    "Feature",
     "Violation",
     "extract_features",
     "extract_kyc",

@@ -66,10 +66,11 @@ def extract_network(con: duckdb.DuckDBPyConnection, batch_id: str, as_of: dateti
     started, moment = time.monotonic(), Moment(batch_id, as_of)
     con.register("feature_measures", measure_network(con, moment))
     try:
-        return _store(con, moment, registry.FEATURES_NETWORK, network.query(), started)
+        result = _store(con, moment, registry.FEATURES_NETWORK, network.query(), started)
     finally:
         con.unregister("feature_measures")
-        con.execute("DROP TABLE IF EXISTS temp.feature_nodes")
+    con.execute("DROP TABLE temp.feature_nodes")
+    return result
 
 
 def extract_features(con: duckdb.DuckDBPyConnection, batch_id: str, as_of: datetime) -> Extraction:
@@ -100,7 +101,7 @@ def publish_definitions(con: duckdb.DuckDBPyConnection) -> bool:
     """Write the registry to `kycc.feature_definitions`, where other systems read it; False when it was there already."""
     table = registry.FEATURE_DEFINITIONS
     wanted = [tuple(row.values()) for row in registry.definitions()]
-    if sorted(con.execute(f"SELECT * FROM {table.qualified}").fetchall()) == sorted(wanted):
+    if con.execute(f"SELECT * FROM {table.qualified} ORDER BY name").fetchall() == sorted(wanted):
         return False
     con.execute(f"DELETE FROM {table.qualified}")
     marks = ", ".join(f"({', '.join('?' * len(table.columns))})" for _ in wanted)
@@ -116,19 +117,16 @@ def _store(
 
     made = f"CREATE OR REPLACE TEMP TABLE feature_rows AS SELECT $batch_id AS batch_id, $as_of AS as_of, * FROM ({select}) ORDER BY party_id"
     con.execute(made, moment.parameters(made))
-    try:
-        rows, content = _fingerprint(con, moment, table, _ROWS)
-        if not rows:
-            raise NotFoundError(f"Batch {moment.batch_id!r} has no parties in the lake: ingest it first.")
-        changed = (rows, content) != _fingerprint(con, moment, table, _stored(table))
-        if changed:
-            delete = f"DELETE FROM {_stored(table)}"
-            con.execute(delete, moment.parameters(delete))
-            con.execute(f"INSERT INTO {table.qualified} SELECT * FROM {_ROWS}")
-        features = [feature for feature in registry.FEATURES if feature.name in table.columns]
-        found = distributions(con, _ROWS, features)
-    finally:
-        con.execute(f"DROP TABLE IF EXISTS {_ROWS}")
+    rows, content = _fingerprint(con, moment, table, _ROWS)
+    if not rows:
+        raise NotFoundError(f"Batch {moment.batch_id!r} has no parties in the lake: ingest it first.")
+    changed = (rows, content) != _fingerprint(con, moment, table, _stored(table))
+    if changed:
+        delete = f"DELETE FROM {_stored(table)}"
+        con.execute(delete, moment.parameters(delete))
+        con.execute(f"INSERT INTO {table.qualified} SELECT * FROM {_ROWS}")
+    found = distributions(con, _ROWS, [f for f in registry.FEATURES if f.name in table.columns])
+    con.execute(f"DROP TABLE {_ROWS}")  # on an error the caller's roll-back takes it away
     return Extraction(table.qualified, rows, changed, time.monotonic() - started, found)
 
 
