@@ -80,7 +80,7 @@ class EmbeddedPostgres(EmbeddedServer):
 
     def __init__(self, home: Path) -> None:
         super().__init__(home / "postgres")
-        self._old_logs: dict[Path, int] = {}  # and their sizes, before the start of which `_reason` speaks
+        self._old_logs: dict[Path, int] = {}  # sizes at the last start: `_reason` reads on from there
 
     @property
     def folder(self) -> Path:
