@@ -50,7 +50,7 @@ def categorical(feature: str) -> Characteristic:
 STEP = Scorecard("step", (numeric("x", (0.7,), (0, 10), missing=3),))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(cases())
 def test_evaluation_equals_the_reference_row_by_row(case: Case) -> None:
     check(case)
