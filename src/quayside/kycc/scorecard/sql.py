@@ -7,7 +7,8 @@ The expression gives the engine's points exactly; tests hold DuckDB, SQLite and 
   hold it equal to itself and above everything, IEEE 754 unequal to everything), so it is asked for before any comparison.
 - Conditions are built to be true or false, never NULL, so that NOT and OR mean what they mean in the engine.
 
-Identifiers are quoted, therefore exact. A truth value must be stored as a number, since PostgreSQL has no cast from boolean
+Identifiers are quoted, therefore exact; SQLite takes a quoted name that is no column for a text, so that a missing column
+is no error there. A truth value must be stored as a number, since PostgreSQL has no cast from boolean
 to double. Text is compared as the column's collation compares it, which is byte by byte in the three databases above. Where
 arithmetic in a rule leaves the range of a double, PostgreSQL stops with an error instead of an answer.
 """
@@ -51,11 +52,11 @@ NAN_EQUALS_ITSELF: Final = frozenset(
         "spark2",
     }
 )
-_PART: Final = re.compile(r'[A-Za-z_][A-Za-z0-9_$]*|"(?:[^"]|"")+"')
-_TABLE: Final = re.compile(rf"(?:{_PART.pattern})(?:\.(?:{_PART.pattern})){{0,2}}")
-
 #: Databases that cannot store NaN.
 WITHOUT_NAN: Final = frozenset({"mysql", "sqlite", "tsql"})
+
+_PART: Final = re.compile(r'[A-Za-z_][A-Za-z0-9_$]*|"(?:[^"]|"")+"')
+_TABLE: Final = re.compile(rf"(?:{_PART.pattern})(?:\.(?:{_PART.pattern})){{0,2}}")
 
 
 def to_sql(
@@ -75,14 +76,12 @@ def to_sql(
     Raises:
         InputError: sqlglot knows no such dialect, or `table` is no table name.
     """
-    from sqlglot import Dialect, exp
+    from sqlglot import Dialects, exp
 
-    try:
-        Dialect.get_or_raise(dialect)
-    except ValueError as error:
+    if dialect not in {known.value for known in Dialects if known.value}:
         raise InputError(
-            f"There is no SQL dialect {dialect!r}; duckdb, postgres, sqlite are some."
-        ) from error
+            f"There is no SQL dialect {dialect!r}, name one of sqlglot's, such as duckdb, postgres or sqlite."
+        )
     writer = _Writer(dialect)
     raw = writer.raw_score(card)
     if table is None:
