@@ -88,7 +88,7 @@ def start(command_environment: dict[str, str], tmp_path: Path) -> Iterator[Calla
     started: list[Up] = []
     environment = command_environment.copy()
 
-    def run(*arguments: str, **variables: str) -> Up:
+    def run(*arguments: str, background: bool = False, **variables: str) -> Up:
         port, marker, output = free_port(), os.urandom(8).hex(), tmp_path / f"up{len(started)}.txt"
         with output.open("w") as file:
             process = subprocess.Popen(
@@ -97,6 +97,8 @@ def start(command_environment: dict[str, str], tmp_path: Path) -> Iterator[Calla
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 text=True,
+                # What a shell does to a script's `command &`.
+                preexec_fn=(lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) if background else None,
             )
         started.append(Up(process, marker, output, Webserver(f"http://127.0.0.1:{port}")))
         return started[-1]
@@ -206,7 +208,9 @@ def workspace(tmp_path: Path) -> Path:
 def test_a_run_in_flight_is_canceled_and_a_broken_location_does_not_stop_the_rest(
     start: Callable[..., Up], settings: Settings, workspace: Path, tmp_path: Path
 ):
-    up = start("--workspace", str(workspace), "--automate", PYTHONPATH=str(tmp_path / "code"))
+    up = start(
+        "--workspace", str(workspace), "--automate", background=True, PYTHONPATH=str(tmp_path / "code")
+    )
     text = up.ready()
     assert "Location broken did not load: ImportError: the reason it broke\n" in text
     assert "Loaded: lasting\n" in text
@@ -219,6 +223,7 @@ def test_a_run_in_flight_is_canceled_and_a_broken_location_does_not_stop_the_res
     up.process.send_signal(signal.SIGTERM)
     assert up.process.wait(40) == 0, up.output.read_text()
     assert "Stopping 1 run(s) in flight: long_job" in up.output.read_text()
+    assert "Daemon threads shut down" in (settings.home / "logs" / "daemon.log").read_text()
     assert up.family() == []
     with connect(settings) as connection:
         row = connection.execute("SELECT status FROM dagster.runs WHERE run_id = %s", [run_id]).fetchone()

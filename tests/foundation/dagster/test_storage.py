@@ -6,8 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dagster as dg
@@ -169,19 +169,31 @@ def test_a_forked_child_opens_connections_of_its_own(settings: Settings, environ
     assert backend() == parent  # and ours is still good
 
 
-def test_many_first_processes_create_the_tables_once(settings: Settings, environment: dict[str, str]):
+def test_many_first_processes_create_the_tables_one_after_the_other(
+    settings: Settings, environment: dict[str, str]
+):
     code = (
         "from quayside.foundation.dagster.storage import *;"
         "from quayside.foundation.settings import load_settings;"
         "create_tables(storage_url(load_settings()))"
     )
-
-    def first(_: int) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-
-    with ThreadPoolExecutor(3) as pool:
-        results = list(pool.map(first, range(3)))
-    assert [result.returncode for result in results] == [0, 0, 0], results
+    waiting = (
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    command = [sys.executable, "-c", code]
+    with connect(settings, autocommit=True) as connection:
+        connection.execute("SELECT pg_advisory_lock(%s)", [storage._CREATION_LOCK])
+        processes = [
+            subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(3)
+        ]
+        deadline = time.monotonic() + 60
+        while connection.execute(waiting).fetchone() != (3,):
+            assert time.monotonic() < deadline, "all three have found no tables and wait for their turn"
+            time.sleep(0.05)
+    errors = [process.communicate(timeout=60)[1] for process in processes]
+    assert errors == ["", "", ""]
+    assert [process.returncode for process in processes] == [0, 0, 0]
     assert storage.has_tables(storage.storage_url(settings))
 
 
