@@ -27,10 +27,11 @@ def another_batch() -> Batch:
         MOMENTS[0],
         [party(id_, kyc_verified=1, tax_id="other", created_at=created) for id_ in IDS],
         [
-            transaction(id_, as_of, type_, 12345, txn_id=f"T{i}", due_date=as_of, settles_txn_id=f"T{i}")
+            transaction(id_, as_of, type_, 12345, txn_id=f"T{i}", due_date=as_of, settles_txn_id=settled)
             for as_of in MOMENTS
             for id_ in IDS
-            for i, type_ in enumerate(("invoice", "payment", "credit_note") * 5)
+            for type_ in ("invoice", "payment", "credit_note")
+            for i, settled in enumerate(["I", *(f"T{i}" for i in range(14))])
         ],
         [edge(a, b, created) for a in IDS for b in IDS],
     )

@@ -62,13 +62,13 @@ def definitions() -> list[dict[str, Any]]:
 
 
 def as_data() -> dict[str, Any]:
-    """What `definitions.json` holds: the features, where they are stored, and what the expressions speak of."""
+    """What `definitions.json` holds: the features, where they are stored, and the queries their expressions stand in."""
     return {
         "table": FEATURES_WIDE.qualified,
         "key": list(FEATURES_WIDE.key),
         "entity": "party_id",
         "event_time": "as_of",
         "parameters": PARAMETERS,
-        "columns": {"activity": transactions.ACTIVITY, "totals": transactions.TOTALS},
+        "queries": {"kyc": kyc.query(), "transaction": transactions.query()},
         "features": definitions(),
     }
