@@ -123,6 +123,7 @@ BATCHES: Final = Table(
         "loaded_at": TIME,
     },
     ("batch_id", "loaded_at"),
+    partition_by=None,  # a row per load: a folder and a file for each would make finding the last one slower and slower
 )
 
 #: Rows that were not used, of every content that was tried, loaded or refused as a whole.

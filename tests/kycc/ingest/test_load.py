@@ -171,6 +171,11 @@ def test_what_was_refused_can_be_looked_at(plain_lake: PlainLake, tmp_path: Path
     ingest(plain_lake, path, max_reject_ratio=0.3)
     assert plain_lake.rows("SELECT count(*) FROM kycc.quarantine") == [(3,)]
     assert plain_lake.rows("SELECT count(*) FROM kycc.transactions") == [(7,)]
+    ingest(plain_lake, write(small_batch(transactions=10), tmp_path))
+    assert plain_lake.rows("SELECT count(*) FROM kycc.quarantine") == [
+        (3,)
+    ]  # of the content that was not as good
+    assert plain_lake.rows("SELECT count(*) FROM kycc.transactions") == [(10,)]
 
 
 def test_a_file_that_changes_meanwhile_is_not_loaded(plain_lake: PlainLake, tmp_path: Path) -> None:
