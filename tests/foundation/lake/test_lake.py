@@ -8,13 +8,13 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from tests.conftest import make_settings
+from tests.foundation.lake.conftest import ROWS, Table, data_files, result, wait_for
 
 from quayside.foundation.errors import ConflictError, ServiceUnavailableError, SettingsError
 from quayside.foundation.lake import Lake
 from quayside.foundation.lake import lake as lake_module
 from quayside.foundation.settings import Settings
-from tests.conftest import make_settings
-from tests.foundation.lake.conftest import ROWS, Table, data_files, result, wait_for
 
 pytestmark = pytest.mark.integration
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -91,7 +91,9 @@ class TestConnect:
     def test_another_data_path_is_refused(self, settings: Settings, lake: Lake, tmp_path: Path) -> None:
         lake.connect().close()
         moved = settings.model_copy(update={"lake_url": str(tmp_path / "elsewhere")})
-        with pytest.raises(SettingsError, match=r"made for data in .*/home/lake/ but QUAYSIDE_LAKE_URL says .*elsewhere"):
+        with pytest.raises(
+            SettingsError, match=r"made for data in .*/home/lake/ but QUAYSIDE_LAKE_URL says .*elsewhere"
+        ):
             Lake(moved).connect()
 
     @pytest.mark.parametrize(
@@ -113,7 +115,9 @@ class TestConnect:
             assert "pl4nted" not in str(seen)
             seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
 
-    def test_password_shows_nowhere_in_the_connection(self, lake: Lake, con: duckdb.DuckDBPyConnection) -> None:
+    def test_password_shows_nowhere_in_the_connection(
+        self, lake: Lake, con: duckdb.DuckDBPyConnection
+    ) -> None:
         assert lake.settings.database_url is not None
         planted = make_settings(
             QUAYSIDE_HOME=str(lake.settings.home),
@@ -155,7 +159,9 @@ class TestEnsureTables:
             worker.stdin.flush()
         assert [result(worker) for worker in workers] == [6] * 6
         with closing(lake.connect()) as con:
-            found = con.execute("SELECT schema_name || '.' || table_name FROM duckdb_tables() ORDER BY 1").fetchall()
+            found = con.execute(
+                "SELECT schema_name || '.' || table_name FROM duckdb_tables() ORDER BY 1"
+            ).fetchall()
         assert found == [(name,) for name in sorted(names)]
 
 

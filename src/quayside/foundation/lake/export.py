@@ -1,16 +1,20 @@
 """An exported snapshot: one table at one snapshot as files, for readers that know no DuckLake (Feast, Spark, pandas).
 
-Never the lake's raw data files, which ignore deletes. The old export is replaced as a whole: a Parquet export is one
-file, renamed or uploaded into place when complete; a Delta export is one commit of its log. A reader that has one
-open keeps reading what it opened.
+Never the lake's raw data files, which ignore deletes. The old export is replaced as a whole: a Delta export is one
+commit of its log; a Parquet export is a new file and a link to it that is exchanged. Files of the last export stay for a
+day, for readers that have begun.
+
+Delta is the format to read at any moment. Readers of Parquet (DuckDB and Polars among them) open a path more than once,
+so one that may meet an export resolves the link first and reads the file it names; on S3, where there are no links, the
+object is replaced whole, and DuckDB notices by its ETag.
 """
 
 from __future__ import annotations
 
 import os
+import time
 import uuid
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -32,8 +36,8 @@ if TYPE_CHECKING:
 
 Format = Literal["parquet", "delta"]
 
-#: Files of earlier Delta exports are kept this long for readers that have begun.
-DELTA_RETENTION_HOURS: Final = 24
+#: Files of earlier exports are kept this long for readers that have begun.
+RETENTION_HOURS: Final = 24
 _BATCH_ROWS: Final = 122_880
 
 
@@ -95,9 +99,10 @@ def _place(settings: Settings, table: str, format_: Format, target: str | None) 
     elif "://" in target and not target.startswith("file://"):
         raise UsageError(f"{target} is neither a path nor s3://bucket/name.")
     else:
-        place = str(Path(target.removeprefix("file://")).expanduser().resolve())
-        if format_ == "parquet" and Path(place).is_dir():
-            raise UsageError(f"{place} is a folder: a Parquet export is one file, give its name.")
+        path = Path(target.removeprefix("file://")).expanduser()
+        place = str(path.parent.resolve() / path.name)  # the last part is our link
+        if format_ == "parquet" and path.exists() and not path.is_symlink():
+            raise UsageError(f"{place} exists and is not an export: choose another target.")
         if format_ == "delta" and _is_foreign(Path(place)):
             raise UsageError(f"{place} exists and is not a Delta table: choose another target.")
     data = settings.lake_data_path
@@ -125,28 +130,36 @@ def _write_parquet(con: duckdb.DuckDBPyConnection, at: TableAt, place: str, sett
 
     if place.startswith("s3://"):
         return copy(place)  # a multipart upload: the object appears when it is complete
-    with _replaced(Path(place)) as new:
-        return copy(str(new))
-
-
-@contextmanager
-def _replaced(path: Path) -> Iterator[Path]:
-    """A name to write to, which takes the place of `path` when the block succeeds and vanishes when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{path.name}."
-    for left in path.parent.glob(f"{prefix}*.new"):  # of a killed export; the lock keeps others out
-        left.unlink()
-    new = path.with_name(f"{prefix}{uuid.uuid4().hex}.new")
+    link = Path(place)
+    versions = link.with_name(f".{link.name}.versions")
+    versions.mkdir(parents=True, exist_ok=True)
+    new = versions / f"{at.snapshot_id}-{uuid.uuid4().hex}.parquet"
     try:
-        yield new
-        descriptor = os.open(new, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        new.replace(path)
-    finally:
+        rows = copy(str(new))
+        _sync(new)
+        _exchange(link, new)
+    except BaseException:
         new.unlink(missing_ok=True)
+        raise
+    oldest = time.time() - RETENTION_HOURS * 3600
+    for file in versions.iterdir():  # older ones, and what killed exports left: the lock keeps others out
+        if file != new and file.lstat().st_mtime < oldest:
+            file.unlink()
+    return rows
+
+
+def _sync(file: Path) -> None:
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _exchange(link: Path, file: Path) -> None:
+    new = file.with_suffix(".link")
+    new.symlink_to(Path(file.parent.name) / file.name)
+    new.replace(link)  # atomic: the name leads to the old file or to the new one
 
 
 def _write_delta(con: duckdb.DuckDBPyConnection, at: TableAt, place: str, settings: Settings) -> int:
@@ -169,7 +182,7 @@ def _write_delta(con: duckdb.DuckDBPyConnection, at: TableAt, place: str, settin
             commit_properties=CommitProperties(custom_metadata=provenance),
         )
         written = DeltaTable(place, storage_options=options)
-        written.vacuum(retention_hours=DELTA_RETENTION_HOURS, enforce_retention_duration=False, dry_run=False)
+        written.vacuum(retention_hours=RETENTION_HOURS, enforce_retention_duration=False, dry_run=False)
     except DeltaError as error:
         raise ServiceUnavailableError(f"{place} cannot be written: {reason(error)}.") from error
     return _delta_rows(written)
