@@ -223,7 +223,9 @@ def test_a_run_in_flight_is_canceled_and_a_broken_location_does_not_stop_the_res
     up.process.send_signal(signal.SIGTERM)
     assert up.process.wait(40) == 0, up.output.read_text()
     assert "Stopping 1 run(s) in flight: long_job" in up.output.read_text()
+    # Each ended by itself instead of being killed.
     assert "Daemon threads shut down" in (settings.home / "logs" / "daemon.log").read_text()
+    assert "Code proxy server was interrupted" in (settings.home / "logs" / "code-lasting.log").read_text()
     assert up.family() == []
     with connect(settings) as connection:
         row = connection.execute("SELECT status FROM dagster.runs WHERE run_id = %s", [run_id]).fetchone()

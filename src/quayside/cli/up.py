@@ -148,7 +148,11 @@ def _start_servers(settings: Settings) -> None:
 
 @contextmanager
 def _signals() -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP as `_Stop`, also where a shell's ``&`` had SIGINT ignored."""
+    """SIGINT, SIGTERM and SIGHUP as `_Stop`, also where a shell's ``&`` had SIGINT ignored.
+
+    Children started meanwhile get the default back, without which Dagster, which maps SIGTERM to whatever SIGINT does,
+    could not be ended at all.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise _Stop

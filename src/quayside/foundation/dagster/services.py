@@ -3,7 +3,7 @@
 Every child carries a token in its environment, and so does whatever it starts (runs, the servers behind the code
 servers). What is left when all have been asked to end is found by that token, whoever its parent is by then. Database
 servers are started with an environment of their own and stay. A child gets SIGTERM when this process dies, even by
-SIGKILL; the code servers' own children follow within Dagster's heartbeat of 30 seconds.
+SIGKILL; the code servers' own children follow within Dagster's heartbeat of 30 seconds, after the run they are in.
 """
 
 from __future__ import annotations
@@ -176,12 +176,8 @@ class Services:
 
 
 def _in_child(parent: int) -> None:
-    """Between fork and exec: die with the parent, and take Ctrl-C even where a script's ``&`` had it ignored.
-
-    Dagster maps SIGTERM to whatever SIGINT does, so a child that inherits an ignored SIGINT could not be ended at all.
-    """
+    """Between fork and exec: ask for SIGTERM when the parent dies."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
     if os.getppid() != parent:  # it died before the line above
         os._exit(1)
 
