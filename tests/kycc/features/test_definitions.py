@@ -90,6 +90,11 @@ def test_windows_are_open_at_the_start_and_closed_at_the_end(
     assert found["recent_activity_flag"] == recent
 
 
+def test_the_latest_transaction_decides_on_recent_activity(computed: Compute) -> None:
+    found = of_transactions(computed, transaction("P-1", AS_OF - DAY), transaction("P-1", START + DAY))
+    assert found["recent_activity_flag"] == 1
+
+
 def test_all_types_are_counted_but_credit_notes_have_no_amount(computed: Compute) -> None:
     found = of_transactions(
         computed,

@@ -89,7 +89,7 @@ EDGES: Final = f"""
 SELECT source.node AS source, target.node AS target FROM {RELATIONSHIPS.qualified} AS r
 JOIN temp.feature_nodes AS source ON source.party_id = r.from_party_id
 JOIN temp.feature_nodes AS target ON target.party_id = r.to_party_id
-WHERE r.batch_id = $batch_id AND r.established_date <= $as_of AND r.from_party_id <> r.to_party_id
+WHERE r.batch_id = $batch_id AND r.established_date <= $as_of
 """
 KEYS: Final = "SELECT md5_number_lower(party_id) AS key FROM temp.feature_nodes ORDER BY node"
 
