@@ -4,7 +4,7 @@ A rate is units of the base currency for one unit of the currency on one UTC day
 its own day; a day without a rate is never filled from another.
 """
 
-# ruff: noqa: S608 - table and column names are constants; values are bound or quoted by `sql.literal`
+# ruff: noqa: S608 - table and column names are constants; values are bound or quoted by `literal`
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Final
 import duckdb
 
 from quayside.foundation.errors import InputError, sentence
+from quayside.foundation.lake.sql import literal
 from quayside.kycc.ingest.query import Conversion
 from quayside.kycc.ingest.source import open_file, shown
-from quayside.kycc.ingest.sql import literal
 from quayside.kycc.tables import FX_RATES
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from dataclasses import field as field_
 from typing import Final
 
 from quayside.foundation.errors import InputError
+from quayside.foundation.lake.sql import identifier, literal
 from quayside.kycc.ingest.contract import AMOUNT_LIMIT, EARLIEST, LATEST, MAX_ID_BYTES, MAX_TEXT_BYTES, Field
-from quayside.kycc.ingest.sql import identifier, literal
 from quayside.kycc.ingest.synonyms import CODES, SYNONYMS
 from quayside.kycc.tables import MONEY
 

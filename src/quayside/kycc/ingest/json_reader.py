@@ -4,7 +4,7 @@ The rows are staged as Parquet whose columns hold the raw text of each JSON valu
 way: whether ``"1"`` was a string or a number is still known where it is judged.
 """
 
-# ruff: noqa: S608 - table and column names are constants of the contract; values are bound or quoted by `sql.literal`
+# ruff: noqa: S608 - table and column names are constants of the contract; values are bound or quoted by `literal`
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 import duckdb
 
 from quayside.foundation.errors import InputError
-from quayside.kycc.ingest.contract import CONTRACT, LABEL_KEYS, PROVENANCE_KEYS
+from quayside.foundation.lake.sql import literal
+from quayside.kycc.ingest.columns import refuse_labels, report_unused
+from quayside.kycc.ingest.contract import CONTRACT, PROVENANCE_KEYS
 from quayside.kycc.ingest.json_stream import JsonStream, Rows
 from quayside.kycc.ingest.source import RawTable, Source, digest, identity, shown
-from quayside.kycc.ingest.sql import literal
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -147,25 +148,6 @@ def _look_at_keys(con: duckdb.DuckDBPyConnection, source: Source, table: str, re
     report_unused(source, table, present)
     twice = [_SEPARATOR.join(keys) for keys in key_sets if len(set(keys)) < len(keys)]
     return f"keys IN ({', '.join(map(literal, twice))})" if twice else None
-
-
-def refuse_labels(label: str, table: str, columns: set[str]) -> None:
-    """
-    Raises:
-        InputError: one of the columns carries an outcome.
-    """
-    if labels := sorted(LABEL_KEYS & {column.lower() for column in columns}):
-        raise InputError(
-            f"{label} carries {', '.join(labels)} in its {table}: labels must not reach features; remove them and give outcomes in a file of their own."
-        )
-
-
-def report_unused(source: Source, table: str, columns: set[str]) -> None:
-    """Note columns that no table has."""
-    if unused := sorted(columns - set(CONTRACT[table].sources)):
-        source.warnings.append(
-            f"Columns of {table} that are not used were left out: {', '.join(shown(c, 30) for c in unused[:10])}."
-        )
 
 
 def _malformed(

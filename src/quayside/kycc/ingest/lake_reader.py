@@ -1,6 +1,6 @@
 """Batches as tables of the lake, as DataLoader lands them: ``lake:bronze.trade`` reads ``bronze.trade.parties`` and so on."""
 
-# ruff: noqa: S608 - table and column names are constants of the contract; values are bound or quoted by `sql.literal`
+# ruff: noqa: S608 - table and column names are constants of the contract; values are bound or quoted by `literal`
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Final
 import duckdb
 
 from quayside.foundation.errors import InputError, NotFoundError
+from quayside.foundation.lake.sql import identifier
+from quayside.kycc.ingest.columns import refuse_labels, report_unused
 from quayside.kycc.ingest.contract import CONTRACT
-from quayside.kycc.ingest.json_reader import refuse_labels, report_unused
 from quayside.kycc.ingest.source import RawTable, Source, shown
-from quayside.kycc.ingest.sql import identifier
 
 SCHEME: Final = "lake:"
 

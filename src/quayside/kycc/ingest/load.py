@@ -4,7 +4,7 @@ A batch that is new is inserted as it is. Of a batch that is known only what dif
 added, rows that changed are replaced, rows that the input no longer has stay unless ``replace`` is asked for.
 """
 
-# ruff: noqa: S608 - table and column names are constants of the contract; values are bound or quoted by `sql.literal`
+# ruff: noqa: S608 - table and column names are constants of the contract; values are bound or quoted by `literal`
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from typing import Any, Final, Protocol, TypeVar
 
 import duckdb
 
+from quayside.foundation.lake.sql import literal
 from quayside.kycc import tables
 from quayside.kycc.ingest.query import TableQuery
 from quayside.kycc.ingest.result import IngestResult
 from quayside.kycc.ingest.source import Source
-from quayside.kycc.ingest.sql import literal
 from quayside.kycc.ingest.validate import used
 
 T = TypeVar("T")

@@ -4,7 +4,7 @@
 the rows say which batch they are of.
 """
 
-# ruff: noqa: S608 - table and column names are constants of the contract; values are bound or quoted by `sql.literal`
+# ruff: noqa: S608 - table and column names are constants of the contract; values are bound or quoted by `literal`
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from typing import BinaryIO, Final
 import duckdb
 
 from quayside.foundation.errors import InputError, sentence
+from quayside.foundation.lake.sql import literal
+from quayside.kycc.ingest.columns import refuse_labels, report_unused
 from quayside.kycc.ingest.contract import CONTRACT, PROVENANCE_KEYS
-from quayside.kycc.ingest.json_reader import refuse_labels, report_unused
 from quayside.kycc.ingest.json_stream import MAX_VALUE_BYTES
 from quayside.kycc.ingest.source import (
     RawTable,
@@ -30,7 +31,6 @@ from quayside.kycc.ingest.source import (
     shown,
     unreadable,
 )
-from quayside.kycc.ingest.sql import literal
 
 MANIFEST: Final = "batch.json"
 

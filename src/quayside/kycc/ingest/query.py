@@ -4,21 +4,22 @@ A query has three layers: the raw columns and their text; the values (see `decod
 reference points to a row that is there and what an amount is in the base currency.
 """
 
-# ruff: noqa: S608 - table and column names are constants of the contract; values are bound or quoted by `sql.literal`
+# ruff: noqa: S608 - table and column names are constants of the contract; values are bound or quoted by `literal`
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
+from quayside.foundation.lake.sql import identifier, literal
 from quayside.kycc.ingest.contract import Field, TableContract
 from quayside.kycc.ingest.decode import Check, Decoded, Note, decode
 from quayside.kycc.ingest.source import RawTable
-from quayside.kycc.ingest.sql import identifier, literal
 from quayside.kycc.ingest.synonyms import TURNED
 from quayside.kycc.tables import MONEY
 
-_CUT: int = 2_000
+_CUT: Final = 2_000
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ class TableQuery:
         ]
 
 
-_TURNED: str = f"regexp_replace(lower(trim(text_relationship_type)), '[\\s_-]+', '_', 'g') IN ({', '.join(map(literal, sorted(TURNED)))})"
+_TURNED: Final = f"regexp_replace(lower(trim(text_relationship_type)), '[\\s_-]+', '_', 'g') IN ({', '.join(map(literal, sorted(TURNED)))})"
 
 
 def _as_json(name: str, type_: str) -> str:

@@ -1,6 +1,6 @@
 """`ingest`: from a source to rows in the lake, or one sentence and nothing."""
 
-# ruff: noqa: S608 - table and column names are constants of the contract; values are bound or quoted by `sql.literal`
+# ruff: noqa: S608 - table and column names are constants of the contract; values are bound or quoted by `literal`
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import duckdb
 
 from quayside.foundation.errors import InputError, UsageError, sentence
 from quayside.kycc import fx
-from quayside.kycc.ingest import load
+from quayside.kycc.ingest import batch_ids, load
 from quayside.kycc.ingest.contract import CONTRACT
 from quayside.kycc.ingest.json_reader import open_json
 from quayside.kycc.ingest.lake_reader import SCHEME, open_lake
@@ -27,8 +27,6 @@ from quayside.kycc.ingest.result import IngestResult
 from quayside.kycc.ingest.source import RawTable, Source, moment, open_file, shown
 from quayside.kycc.ingest.validate import Verdict, currencies, rows, shared_tax_ids, validate
 
-#: A batch id is also a folder name in the lake.
-_BATCH_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 #: What DuckDB raises when the input, not the statement, is at fault.
 _BAD_INPUT: Final = (
     duckdb.InvalidInputException,
@@ -73,7 +71,7 @@ def ingest(
     if not 0 <= max_reject_ratio <= 1:
         raise UsageError(f"max_reject_ratio is {max_reject_ratio}: give a share between 0 and 1.")
     if batch_id is not None:
-        _check_batch_id(batch_id, "The batch_id asked for")
+        batch_ids.check(batch_id, "The batch_id asked for")
     if base_currency is not None and not re.fullmatch("[A-Z]{3}", base_currency):
         raise UsageError(f"base_currency is {shown(base_currency)}: give a code of three capital letters.")
     with ExitStack() as opened:
@@ -84,11 +82,12 @@ def ingest(
         with run.step("read"):
             run.source = _open(con, source, folder, opened)
             if known := load.last_load(con, content=run.source.content_sha256):
-                _must_agree(run.source.label, batch_id, known.batch_id)
+                batch_ids.must_agree(run.source.label, batch_id, known.batch_id)
                 if run.is_current(known):
                     return run.nothing_to_do(known)
-            raw = run.source.read()
-            batch = _batch_id(con, run.source, raw, batch_id)
+            with _input_errors(run.source.label):
+                raw = run.source.read()
+                batch = batch_ids.resolve(con, run.source, raw, batch_id)
         with (guard or (lambda _batch: nullcontext()))(batch):
             return run.load(str(source), batch, raw)
 
@@ -304,42 +303,6 @@ def _open(con: duckdb.DuckDBPyConnection, source: Path | str, folder: Path, open
     if is_folder:
         return open_parquet(con, path, folder, opened)
     return open_json(con, opened.enter_context(open_file(path)), path, folder)
-
-
-def _batch_id(
-    con: duckdb.DuckDBPyConnection, source: Source, raw: Mapping[str, RawTable], asked: str | None
-) -> str:
-    given = source.header.get("batch_id")
-    if given is not None and not isinstance(given, str):
-        raise InputError(f"{source.label} has {shown(given)} as batch_id: it has to be text.")
-    if given is None:
-        query = TableQuery(CONTRACT["parties"], raw["parties"], f"parties of {source.label}", "")
-        with _input_errors(source.label):
-            found = con.execute(
-                f"SELECT DISTINCT text_batch_id FROM ({query.values()}) WHERE text_batch_id IS NOT NULL LIMIT 2"
-            ).fetchall()
-        given = found[0][0] if len(found) == 1 else None
-    if given is None:
-        if asked is None:
-            raise InputError(f"{source.label} names no batch_id: say which batch it is (batch_id).")
-        return asked
-    _check_batch_id(given, f"The batch_id of {source.label}")
-    _must_agree(source.label, asked, given)
-    return given
-
-
-def _must_agree(label: str, asked: str | None, given: str) -> None:
-    if asked is not None and asked != given:
-        raise InputError(
-            f"{label} is batch {given}, not batch {asked} as asked for: give the file of that batch, or leave batch_id out."
-        )
-
-
-def _check_batch_id(batch_id: str, what: str) -> None:
-    if not _BATCH_ID.fullmatch(batch_id) or ".." in batch_id:
-        raise InputError(
-            f"{what} is {shown(batch_id)}: use at most 100 letters, digits, dots, hyphens and underscores, a letter or digit first."
-        )
 
 
 def _note(result: IngestResult, table: str, verdict: Verdict) -> None:

@@ -5,7 +5,7 @@ stays in temporary tables of the connection: ``bad_<table>`` (position, reason, 
 of a row that stands in the file more than once) and ``ids_<table>`` (ids that references may point to).
 """
 
-# ruff: noqa: S608 - table and column names are constants of the contract; values are bound or quoted by `sql.literal`
+# ruff: noqa: S608 - table and column names are constants of the contract; values are bound or quoted by `literal`
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 import duckdb
 import numpy as np
 
+from quayside.foundation.lake.sql import literal
 from quayside.kycc.ingest.query import TableQuery
-from quayside.kycc.ingest.sql import literal
 from quayside.kycc.tables import SCHEMA
 
 if TYPE_CHECKING:
