@@ -88,8 +88,8 @@ class StoredObject:
 class ObjectStore:
     """A folder or an ``s3://bucket/prefix``. Made once, usable from any thread."""
 
-    def __init__(self, url: str, settings: Settings) -> None:
-        """Open a store; a folder is made when missing.
+    def __init__(self, url: str, settings: Settings, *, timeout: timedelta = timedelta(minutes=3)) -> None:
+        """Open a store; a folder is made when missing. `timeout`: how long S3 is asked again before it counts as away.
 
         Raises:
             SettingsError: S3 without credentials.
@@ -104,7 +104,10 @@ class ObjectStore:
                 raise UsageError(f"{url} names no bucket: give s3://bucket/prefix.")
             config: Any = S3Access.of(settings).options()
             self._store: LocalStore | S3Store = S3Store(
-                parts.netloc, prefix=parts.path.strip("/") or None, config=config
+                parts.netloc,
+                prefix=parts.path.strip("/") or None,
+                config=config,
+                retry_config={"retry_timeout": timeout},
             )
         elif "://" in url and not url.startswith("file://"):
             raise UsageError(f"{url} is neither a folder nor s3://bucket/prefix.")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 DEFAULT_KEEP: Final = timedelta(days=7)
 DEFAULT_GRACE: Final = timedelta(days=1)
 
-#: Clocks of the database and of the file system may differ by this much.
+#: Clocks of the database and of the file system may differ by this much; times of files are in whole seconds besides.
 _CLOCKS: Final = timedelta(minutes=5)
 #: A file is rewritten when more than this share of its rows is deleted.
 _DELETED_SHARE: Final = 0.2
@@ -58,7 +58,8 @@ def maintain(
     grace: timedelta = DEFAULT_GRACE,
     dry_run: bool = False,
 ) -> Upkeep:
-    """Do the upkeep once. `keep`: how long snapshots stay readable; `grace`: how young a file must be to be left alone.
+    """Do the upkeep once. `keep`: how long snapshots stay readable; `grace`: how young a file must be to be left
+    alone, five minutes at least.
 
     Tables that other writers keep changing are skipped and named; the next upkeep will do them.
 
@@ -70,11 +71,9 @@ def maintain(
         closing(lake.connect()) as con,
     ):
         now, oldest = _clock(lake)
-        cutoff = now - grace
-        held_back = oldest is not None and oldest - _CLOCKS < cutoff
-        if oldest is not None and held_back:
-            cutoff = oldest - _CLOCKS
-        upkeep = Upkeep(dry_run, cutoff, oldest if held_back else None)
+        safe = (oldest or now) - _CLOCKS
+        cutoff = min(now - grace, safe)
+        upkeep = Upkeep(dry_run, cutoff, oldest if cutoff == safe else None)
         if not dry_run:
             _compact(lake, con, upkeep)
         upkeep.expired_snapshots = len(_call(con, "ducklake_expire_snapshots", dry_run, now - keep))

@@ -77,9 +77,7 @@ def publish_table(
     ):
         _check_ours(postgres, schema, name)
         at = resolve(con, table, snapshot_id)
-        place = _Place(
-            schema, name, f"_quayside_new_{blake2b(qualified.encode(), digest_size=8).hexdigest()}"
-        )
+        place = _Place(schema, name, staging_name(qualified))
         _run(postgres, f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)}")
         _run(postgres, f"DROP TABLE IF EXISTS {place.staging}")  # of a publication that was killed
         try:
@@ -90,6 +88,11 @@ def publish_table(
                 _run(postgres, f"DROP TABLE IF EXISTS {place.staging}")
         _run(postgres, f"ANALYZE {place.final}")
     return Publication(at.qualified, at.snapshot_id, qualified, rows)
+
+
+def staging_name(qualified: str) -> str:
+    """Name of the table in which the rows of a publication wait; always the same, so that leftovers are found."""
+    return f"_quayside_new_{blake2b(qualified.encode(), digest_size=8).hexdigest()}"
 
 
 @dataclass(frozen=True)
