@@ -114,6 +114,17 @@ def ingest(
 
 
 @app.command()
+def rates(
+    file: Annotated[Path, typer.Argument(help="CSV or Parquet: currency, base_currency, day, rate.")],
+) -> None:
+    """Load exchange rates; known days are corrected."""
+    from quayside.kycc.fx import load_rates
+
+    loaded = load_rates(_service().lake, file)
+    typer.echo(f"{loaded.read} rates read, {loaded.added} new, {loaded.changed} corrected.")
+
+
+@app.command()
 def features(batch_id: BatchId = None, as_of: AsOf = None, as_json: Json = False) -> None:
     """Compute the features of a batch as of a moment."""
     from quayside.foundation import console
