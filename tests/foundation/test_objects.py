@@ -1,17 +1,13 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
-import sys
-import time
 import urllib.request
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from tests.conftest import make_settings
+from tests.foundation.s3_server import s3_settings  # noqa: F401  a fixture
 
 from quayside.foundation.errors import (
     ConflictError,
@@ -23,39 +19,6 @@ from quayside.foundation.errors import (
 )
 from quayside.foundation.objects import ObjectStore, S3Access
 from quayside.foundation.settings import Settings
-
-
-@pytest.fixture(scope="module")
-def s3_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """A moto server in a process of its own, with a bucket ``lake``."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    endpoint = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            request = urllib.request.Request(f"{endpoint}/lake", method="PUT")
-            urllib.request.urlopen(request, timeout=5).close()
-            break
-        except OSError:
-            assert server.poll() is None, "moto's server ended"
-            assert time.monotonic() < deadline, "moto's server does not answer"
-            time.sleep(0.1)
-    yield make_settings(
-        QUAYSIDE_HOME=str(tmp_path_factory.mktemp("home")),
-        AWS_ENDPOINT_URL=endpoint,
-        AWS_ACCESS_KEY_ID="test",
-        AWS_SECRET_ACCESS_KEY="pl4nted-s3cret",
-        AWS_REGION="eu-central-1",
-    )
-    server.kill()
-    server.wait()
 
 
 @pytest.fixture(
@@ -117,7 +80,10 @@ def test_links_out_of_a_folder_are_not_created_by_keys(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
-def test_presigned_url_needs_no_credentials_and_no_folder(s3_settings: Settings, tmp_path: Path) -> None:
+def test_presigned_url_needs_no_credentials_and_no_folder(
+    s3_settings: Settings,  # noqa: F811
+    tmp_path: Path,
+) -> None:
     store = ObjectStore("s3://lake/signed", s3_settings)
     store.put("one", b"content")
     with urllib.request.urlopen(store.presigned_url("one", timedelta(minutes=1)), timeout=10) as answer:

@@ -30,7 +30,7 @@ class TableState:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One commit. `changes` says in DuckLake's words what it touched."""
+    """One commit. `changes`: in DuckLake's words what was done, and to which tables."""
 
     snapshot_id: int
     time: datetime
@@ -90,7 +90,18 @@ def snapshots(con: duckdb.DuckDBPyConnection, limit: int | None = None) -> list[
         "ORDER BY snapshot_id DESC LIMIT ?",
         [CATALOG, limit],
     ).fetchall()
-    return [Snapshot(*row) for row in rows]
+    named = dict(
+        con.execute(
+            f"""
+            SELECT table_id::VARCHAR, last(schema_name || '.' || table_name ORDER BY t.begin_snapshot)
+            FROM {_METADATA}.ducklake_table t JOIN {_METADATA}.ducklake_schema s USING (schema_id) GROUP BY 1
+            """  # noqa: S608  names of our own
+        ).fetchall()
+    )
+    return [
+        Snapshot(number, at, {what: [named.get(t, t) for t in which] for what, which in changes.items()}, *by)
+        for number, at, changes, *by in rows
+    ]
 
 
 def resolve(con: duckdb.DuckDBPyConnection, name: str, snapshot_id: int | None = None) -> TableAt:
