@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from tests.kycc.features.batches import MICROSECOND, Batch, edge, party, transaction
@@ -88,6 +89,15 @@ def test_windows_are_open_at_the_start_and_closed_at_the_end(
     assert found["transaction_count_6m"] == counted
     assert found["total_transaction_volume_6m"] == 10 * counted
     assert found["recent_activity_flag"] == recent
+
+
+def test_a_day_has_24_hours_whatever_the_clocks_do(computed: Compute) -> None:
+    as_of = datetime(
+        2026, 6, 15, 12, tzinfo=ZoneInfo("America/Los_Angeles")
+    )  # the clock went forward since December
+    start = as_of.astimezone(UTC) - 180 * DAY
+    rows = [transaction("P-1", start), transaction("P-1", start + MICROSECOND)]
+    assert computed(Batch(as_of, [party("P-1")], rows))["P-1"]["transaction_count_6m"] == 1
 
 
 def test_the_latest_transaction_decides_on_recent_activity(computed: Compute) -> None:
