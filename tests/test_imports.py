@@ -22,7 +22,7 @@ SOURCE = project_root() / "src" / "quayside"
 SYSTEMS = frozenset({"kycc", "dataloader", "analytics", "robosystems"})
 DAGSTER = frozenset({"dagster", "dagster_postgres", "dagster_shared", "dagster_webserver", "dagster_graphql"})
 #: Seconds or hundreds of megabytes: only inside functions. Each of these is what the budgets of the two start-up
-#: targets would be spent on (`python benchmarks/bench_startup.py` measures the times themselves).
+#: targets would be spent on (`make bench-startup` measures the times themselves).
 HEAVY = frozenset(
     {"polars", "pandas", "scipy", "sklearn", "pyarrow", "duckdb", "numpy", "sqlalchemy", "alembic", "sqlglot",
      "deltalake", "obstore", "networkx", "psycopg", "psycopg2", "redis", "slack_sdk", "dagster_postgres"}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from quayside.foundation.dagster.failures import one_sentence
+from quayside.foundation.dagster.steps import domain_call
 from quayside.foundation.plots import as_markdown, bars, histogram
 from quayside.foundation.settings import project_root
 from quayside.kycc.dagster.config import BATCH_TAG, BatchConfig, IngestConfig, ScoreConfig, batch_of
@@ -33,7 +33,7 @@ def ingest_synthetic_batch(
     source = config.file_path
     if not source.startswith("lake:"):
         source = str(project_root() / Path(source).expanduser())
-    with one_sentence():
+    with domain_call(context):
         result = scoring_service.ingest(
             source,
             config.batch_id or scoring_service.settings.batch_id,
@@ -96,7 +96,7 @@ def _extractor(name: str, group: Group, what: str) -> dg.AssetsDefinition:
         config: BatchConfig,
         scoring_service: dg.ResourceParam[ScoringService],
     ) -> dg.MaterializeResult:
-        with one_sentence():
+        with domain_call(context):
             results = scoring_service.extract(batch_of(context, config), config.moment(), groups=(group,))
         return dg.MaterializeResult(metadata=_feature_metadata(results[group]))
 
@@ -128,7 +128,7 @@ def extract_features(
     context: dg.AssetExecutionContext, config: BatchConfig, scoring_service: dg.ResourceParam[ScoringService]
 ) -> dg.MaterializeResult:
     """The wide feature table: one row per party of the batch, every feature a column, as of one moment."""
-    with one_sentence():
+    with domain_call(context):
         result = scoring_service.join(batch_of(context, config), config.moment())
     return dg.MaterializeResult(metadata=_feature_metadata(result))
 
@@ -144,7 +144,7 @@ def score_batch(
     context: dg.AssetExecutionContext, config: ScoreConfig, scoring_service: dg.ResourceParam[ScoringService]
 ) -> dg.MaterializeResult:
     """Score, band, decision and reasons of every party of the batch, in the lake and in ``kycc.score_requests``."""
-    with one_sentence():
+    with domain_call(context):
         result = scoring_service.score(batch_of(context, config), config.moment(), config.scorecard_version)
     summary, written = result.summary, result.written
     return dg.MaterializeResult(

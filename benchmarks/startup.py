@@ -1,6 +1,6 @@
 """What starting costs: ``quayside --help``, and importing each code location beside ``import dagster`` alone.
 
-    python benchmarks/bench_startup.py
+    make bench-startup
 
 Each line is the best of several processes, in wall and in CPU seconds. The ratio is of CPU seconds, which other work on
 the machine disturbs least. What keeps these low is held by ``tests/test_imports.py``.
