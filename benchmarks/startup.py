@@ -17,6 +17,8 @@ from pathlib import Path
 
 import yaml
 
+from benchmarks import report
+
 ROUNDS = 7
 LIMIT_HELP_SECONDS = 0.3
 LIMIT_RATIO = 1.8
@@ -37,23 +39,35 @@ def best(command: list[str]) -> tuple[float, float]:
 
 
 def main() -> int:
-    """Print the table; exit code 1 when a limit is exceeded."""
+    """Print the table and write it to RESULTS.md; exit code 1 when a limit is exceeded."""
     workspace = yaml.safe_load((Path(__file__).parents[1] / "workspace.yaml").read_text("utf-8"))
     modules = [entry["python_module"]["module_name"] for entry in workspace["load_from"]]
-    quayside = str(Path(sys.executable).parent / "quayside")
-    wall, cpu = best([quayside, "--help"])
-    failed = wall >= LIMIT_HELP_SECONDS
-    print(f"{'quayside --help':<48} {wall:6.3f} s  {cpu:6.3f} CPU s   limit {LIMIT_HELP_SECONDS} s")
+    about = f"{report.machine()}. {report.versions('quayside', 'dagster')}. Best of {ROUNDS} processes each."
+    wall, cpu = best([str(Path(sys.executable).parent / "quayside"), "--help"])
     base_wall, base_cpu = best([sys.executable, "-c", "import dagster"])
-    print(f"{'import dagster':<48} {base_wall:6.3f} s  {base_cpu:6.3f} CPU s")
+    failed = wall >= LIMIT_HELP_SECONDS
+    rows = [
+        _row("quayside --help", wall, cpu, f"{LIMIT_HELP_SECONDS} s"),
+        _row("import dagster", base_wall, base_cpu),
+    ]
     for module in modules:
         wall, cpu = best([sys.executable, "-c", f"import {module}"])
-        ratio = cpu / base_cpu
-        failed |= ratio >= LIMIT_RATIO
-        print(
-            f"{'import ' + module:<48} {wall:6.3f} s  {cpu:6.3f} CPU s   {ratio:.2f}x, limit {LIMIT_RATIO}x"
-        )
+        failed |= cpu / base_cpu >= LIMIT_RATIO
+        rows.append(_row(f"import {module}", wall, cpu, f"{LIMIT_RATIO}x", f"{cpu / base_cpu:.2f}x"))
+    text = report.table(rows)
+    print(text)
+    report.write_section("startup", "make bench-startup", about, text)
     return int(failed)
+
+
+def _row(what: str, wall: float, cpu: float, limit: str = "", ratio: str = "") -> dict[str, str]:
+    return {
+        "what": what,
+        "wall s": f"{wall:.3f}",
+        "CPU s": f"{cpu:.3f}",
+        "CPU ÷ import dagster": ratio,
+        "limit": limit,
+    }
 
 
 if __name__ == "__main__":
