@@ -94,6 +94,9 @@ def ingest(
     replace: Annotated[
         bool, typer.Option("--replace", help="Remove rows of the batch that this file no longer has.")
     ] = False,
+    base_currency: Annotated[
+        str | None, typer.Option(help="Amounts are converted to it. Left out: what most transactions are in.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Load one batch into the lake; rows that cannot be used are quarantined with their reason."""
@@ -102,7 +105,9 @@ def ingest(
 
     service = _service()
     with step(f"Ingest {source}"):
-        result = service.ingest(source, batch_id, max_reject_ratio=max_reject_ratio, replace=replace)
+        result = service.ingest(
+            source, batch_id, max_reject_ratio=max_reject_ratio, replace=replace, base_currency=base_currency
+        )
     if as_json:
         console.show_json(result.as_dict())
         return

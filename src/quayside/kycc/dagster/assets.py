@@ -39,6 +39,7 @@ def ingest_synthetic_batch(
             config.batch_id or scoring_service.settings.batch_id,
             max_reject_ratio=config.max_reject_ratio,
             replace=config.replace,
+            base_currency=config.base_currency,
         )
     context.instance.add_run_tags(context.run.run_id, {BATCH_TAG: result.batch_id})
     for warning in result.warnings:

@@ -22,6 +22,9 @@ class IngestConfig(dg.Config):
         None, description="Left out: BATCH_ID of the environment, else the file's own."
     )
     max_reject_ratio: float = Field(0.01, ge=0, le=1, description="Share of a table that may be quarantined.")
+    base_currency: str | None = Field(
+        None, description="Amounts are converted to it. Left out: the currency most transactions are in."
+    )
     replace: bool = Field(False, description="Remove rows of the batch that this file no longer has.")
 
 
