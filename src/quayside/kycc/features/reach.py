@@ -27,7 +27,7 @@ T = TypeVar("T")
 #: Set entries merged in one hop; a core merges 20 to 40 million a second.
 WORK_BUDGET: Final = 500_000_000
 #: Entries of the sets kept from one hop to the next, 5 bytes each, old and new at once.
-KEPT_BUDGET: Final = 150_000_000
+KEPT_BUDGET: Final = 100_000_000
 #: Entries of one block: what a thread holds at a time.
 _BLOCK: Final = 4_000_000
 
