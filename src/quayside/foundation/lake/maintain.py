@@ -29,6 +29,8 @@ DEFAULT_GRACE: Final = timedelta(days=1)
 
 #: Clocks of the database and of the file system may differ by this much; times of files are in whole seconds besides.
 _CLOCKS: Final = timedelta(minutes=5)
+#: For the server to let go of the lock of an upkeep that has just ended.
+_WAIT_SECONDS: Final = 5
 #: A file is rewritten when more than this share of its rows is deleted.
 _DELETED_SHARE: Final = 0.2
 
@@ -67,7 +69,7 @@ def maintain(
         ConflictError: another upkeep is running.
     """
     with (
-        advisory_lock(lake.settings, "quayside.lake.maintain", wait_seconds=0),
+        advisory_lock(lake.settings, "quayside.lake.maintain", wait_seconds=_WAIT_SECONDS),
         closing(lake.connect()) as con,
     ):
         now, oldest = _clock(lake)
