@@ -40,6 +40,7 @@ CREATE TABLE kycc.score_batches (
 );
 """
 
+
 def upgrade() -> None:
     for statements in (SCORE_REQUESTS, SCORE_BATCHES):
         op.execute(statements)
