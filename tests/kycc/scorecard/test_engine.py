@@ -116,10 +116,11 @@ def test_many_rows_and_characteristics_cross_chunks_and_the_wide_packing() -> No
             ]
 
 
-def test_a_loss_of_600_points_is_kept_whole() -> None:
-    card = Scorecard("all", (numeric("x", (1,), (0, 600)), *(numeric(f"y{i}", (), (0,)) for i in range(63))))
-    columns = {"x": [0.0], **{f"y{i}": [0.0] for i in range(63)}}
-    scores = score(card, columns)
+@pytest.mark.parametrize("others", [63, 64, 126])
+def test_a_loss_of_600_points_is_kept_whole(others: int) -> None:
+    names = [f"y{i}" for i in range(others)]
+    card = Scorecard("all", (numeric("x", (1,), (0, 600)), *(numeric(name, (), (0,)) for name in names)))
+    scores = score(card, {"x": [0.0], **{name: [0.0] for name in names}})
     assert scores.raw_score.tolist() == [300]
     assert scores.reasons is not None
     assert scores.reasons.tolist() == [[0, -1, -1, -1]]
