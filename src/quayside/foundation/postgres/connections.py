@@ -125,6 +125,9 @@ def advisory_lock(settings: Settings, key: str, wait_seconds: float | None = Non
         if not taken:
             raise ConflictError(f"Another process holds the lock {key!r}; waited {wait_seconds:g} s for it.")
         yield
+        with suppress(errors.OperationalError):  # a connection that was lost has given the lock back already
+            # Closing frees it too, but a moment after `close` has returned.
+            connection.execute("SELECT pg_advisory_unlock(%s)", [number])
 
 
 def _has_stray_at(settings: Settings) -> bool:
