@@ -21,7 +21,7 @@ help:  ## list the targets
 
 env: .venv/.ready  ## make the environment in .venv (brings uv into .tools)
 
-demo: env  ## generate 10,000 parties, run ingest, features and scores on Dagster, show the result
+demo: env data/synthetic_profiles.json  ## generate 10,000 parties, run ingest, features and scores on Dagster, show the result
 	$(BIN)/quayside demo
 
 test: env data/synthetic_profiles.json  ## all tests, in parallel
