@@ -44,12 +44,24 @@ class Settings(BaseSettings):
     dagster_postgres_host: str | None = Field(None, validation_alias="DAGSTER_POSTGRES_HOST")
     dagster_postgres_port: int = Field(5432, validation_alias="DAGSTER_POSTGRES_PORT", ge=1, le=65535)
     dagster_postgres_db: str | None = Field(None, validation_alias="DAGSTER_POSTGRES_DB")
+    lakebase_host: str | None = Field(None, validation_alias="LAKEBASE_HOST")
+    lakebase_port: int = Field(5432, validation_alias="LAKEBASE_PORT", ge=1, le=65535)
+    lakebase_database: str = Field("dataloader", validation_alias="LAKEBASE_DATABASE")
+    lakebase_user: str | None = Field(None, validation_alias="LAKEBASE_USER")
+    lakebase_password: SecretStr | None = Field(None, validation_alias="LAKEBASE_PASSWORD")
     lake_url: str | None = Field(None, validation_alias="QUAYSIDE_LAKE_URL")
     dagster_home: Path | None = Field(None, validation_alias="DAGSTER_HOME")
     dagster_webserver_url: str = Field("http://localhost:3000", validation_alias="DAGSTER_WEBSERVER_URL")
     dagster_environment: Literal["npd", "prod"] | None = Field(None, validation_alias="DAGSTER_ENVIRONMENT")
     batch_id: str | None = Field(None, validation_alias="BATCH_ID")
     daily_batch_id: str | None = Field(None, validation_alias="DAILY_BATCH_ID")
+    billing_schedules_enabled: bool = Field(False, validation_alias="BILLING_SCHEDULES_ENABLED")
+    databricks_cluster_id: str | None = Field(None, validation_alias="DATABRICKS_CLUSTER_ID")
+    databricks_workspace_url: str | None = Field(None, validation_alias="DATABRICKS_WORKSPACE_URL")
+    dataloader_sensor_batch_size: int = Field(10, validation_alias="DATALOADER_SENSOR_BATCH_SIZE", ge=1)
+    dataloader_tables_per_run: int = Field(1, validation_alias="DATALOADER_TABLES_PER_RUN", ge=1)
+    dbt_profiles_dir: Path | None = Field(None, validation_alias="DBT_PROFILES_DIR")
+    feast_repo_path: Path = Field(Path("feature_repo"), validation_alias="FEAST_REPO_PATH")
     redis_host: str | None = Field(None, validation_alias="REDIS_HOST")
     redis_port: int = Field(6379, validation_alias="REDIS_PORT", ge=1, le=65535)
     redis_db: int = Field(0, validation_alias="REDIS_DB", ge=0)
@@ -57,6 +69,13 @@ class Settings(BaseSettings):
     slack_webhook_url: SecretStr | None = Field(None, validation_alias="SLACK_WEBHOOK_URL")
     slack_bot_token: SecretStr | None = Field(None, validation_alias="SLACK_BOT_TOKEN")
     slack_default_channel: str = Field("#alerts", validation_alias="SLACK_DEFAULT_CHANNEL")
+    feature_flags_google_sheet_url: str | None = Field(
+        None, validation_alias="FEATURE_FLAGS_GOOGLE_SHEET_URL"
+    )
+    feature_flags_google_sheet_credentials_json: SecretStr | None = Field(
+        None, validation_alias="FEATURE_FLAGS_GOOGLE_SHEET_CREDENTIALS_JSON"
+    )
+    api_key: SecretStr | None = Field(None, validation_alias="API_KEY")
     aws_endpoint_url: str | None = Field(None, validation_alias="AWS_ENDPOINT_URL")
     aws_region: str | None = Field(None, validation_alias="AWS_REGION")
     aws_access_key_id: str | None = Field(None, validation_alias="AWS_ACCESS_KEY_ID")
@@ -68,7 +87,7 @@ class Settings(BaseSettings):
         None, validation_alias="QUAYSIDE_MEMORY_LIMIT", pattern=r"^\d+(\.\d+)?\s*[KMGT]i?B$"
     )
 
-    @field_validator("home", "dagster_home")
+    @field_validator("home", "dagster_home", "dbt_profiles_dir", "feast_repo_path")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else Path(os.path.normpath(project_root() / value.expanduser()))

@@ -68,9 +68,9 @@ def _feature_metadata(result: "Extraction") -> dict[str, Any]:
                     "feature": name,
                     "present": round(d.present, 4),
                     "informative": round(d.informative, 4),
-                    "min": d.minimum,
-                    "mean": d.mean,
-                    "max": d.maximum,
+                    "min": _short(d.minimum),
+                    "mean": _short(d.mean),
+                    "max": _short(d.maximum),
                 }
                 for name, d in result.distributions.items()
             ]
@@ -178,6 +178,10 @@ def score_batch(
             ),
         }
     )
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")
 
 
 def _iso(moment: datetime) -> str:
