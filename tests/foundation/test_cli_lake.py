@@ -35,6 +35,7 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
 
 @pytest.mark.integration
 @pytest.mark.usefixtures("_lake")
+@pytest.mark.slow
 def test_what_each_command_prints(capsys: pytest.CaptureFixture[str], settings: Settings) -> None:
     code, out, _ = call(capsys, "tables")
     assert code == 0

@@ -81,6 +81,7 @@ def test_a_view_is_a_plain_name_and_a_value_is_json(valkey: redis.Redis, view: s
         store.write(view, [("p1", {"a": float("nan")})])
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_answer_is_one_sentence(view: str):
     store = RedisOnlineStore(redis.Redis(port=1))
     with pytest.raises(ServiceUnavailableError, match="online store does not answer"):

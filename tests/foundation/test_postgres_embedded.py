@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
@@ -119,7 +120,8 @@ def start_elsewhere(home: Path) -> subprocess.Popen[str]:
 def kill(server: EmbeddedPostgres, pids: list[int]) -> None:
     assert pids
     for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # a backend ends by itself once its postmaster is gone
+            os.kill(pid, signal.SIGKILL)
     # The kernel needs a moment to close a dead process's socket.
     assert processes.wait_until(lambda: not server.is_ready(), 10)
 

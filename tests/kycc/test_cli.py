@@ -28,6 +28,7 @@ def quayside(command_environment: dict[str, str], tmp_path: Path) -> Any:
     return run
 
 
+@pytest.mark.slow
 def test_from_a_file_to_an_explained_score(quayside: Any, tmp_path: Path) -> None:
     file = tmp_path / "batch.json"
     quayside("kycc", "generate", "--out", str(file), "--parties", "80", "--batch-id", "CLI_TEST")

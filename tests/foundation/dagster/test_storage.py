@@ -169,6 +169,7 @@ def test_a_forked_child_opens_connections_of_its_own(settings: Settings, environ
     assert backend() == parent  # and ours is still good
 
 
+@pytest.mark.slow
 def test_many_first_processes_create_the_tables_one_after_the_other(
     settings: Settings, environment: dict[str, str]
 ):

@@ -96,6 +96,7 @@ def test_orphans_of_a_killed_writer_go_once_they_are_old_enough(
 
 
 @pytest.mark.usefixtures("_one_clock")
+@pytest.mark.slow
 def test_files_of_a_writer_at_work_are_never_taken(
     lake: Lake, con: duckdb.DuckDBPyConnection, rows_table: Table, start: Start
 ) -> None:
@@ -117,6 +118,7 @@ def test_files_of_a_writer_at_work_are_never_taken(
 
 
 @pytest.mark.usefixtures("_one_clock")
+@pytest.mark.slow
 def test_a_reader_at_work_keeps_its_files(worn: Lake) -> None:
     with closing(worn.connect()) as reader:
         reader.execute("BEGIN")

@@ -94,6 +94,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.slow
 def test_all_else_is_refused_with_one_sentence(filled: Lake, tmp_path: Path) -> None:
     duckdb.sql(f"COPY (SELECT 1 AS n) TO '{tmp_path}/there.parquet'")
     secret = 1  # a Python variable must not be readable as a table

@@ -90,6 +90,7 @@ def test_the_line_through_the_jobs_one_by_one(
     assert sum(row.data["parties"] for row in reported["band_mix"]) == 60
 
 
+@pytest.mark.slow
 def test_a_run_through_all_assets_works_on_the_batch_it_ingested(
     platform: Settings, instance: dg.DagsterInstance, batch_file: Path, tmp_path: Path
 ) -> None:
@@ -130,6 +131,7 @@ def test_a_job_that_cannot_start_says_so_in_one_sentence(
     assert sentence in cause.message
 
 
+@pytest.mark.slow
 def test_batch_and_moment_come_from_config(
     platform: Settings, instance: dg.DagsterInstance, batch_file: Path
 ) -> None:

@@ -153,6 +153,7 @@ def test_ids_are_values_and_never_code(con: duckdb.DuckDBPyConnection) -> None:
     assert [extract(con, name, AS_OF).changed for extract in EXTRACTORS] == [False] * 4
 
 
+@pytest.mark.slow
 def test_nothing_after_as_of_is_read(con: duckdb.DuckDBPyConnection) -> None:
     """Whatever is added after the moment, features as of it stay the same to the last bit."""
 

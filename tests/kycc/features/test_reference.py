@@ -29,7 +29,7 @@ def assert_equal(ours: dict[str, dict[str, Any]], reference: dict[str, dict[str,
             assert ours[party_id][name] == wanted, (party_id, name)
 
 
-@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("part", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, PARTS))])
 def test_features_equal_the_reference(con: duckdb.DuckDBPyConnection, part: int) -> None:
     seen = 0
 

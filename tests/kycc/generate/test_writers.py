@@ -103,6 +103,7 @@ def test_json_holds_exactly_the_rows(small: Batch, tmp_path: Path) -> None:
         assert document[name] == plain(small.table(name).to_pylist())
 
 
+@pytest.mark.slow
 def test_parquet_holds_exactly_the_rows_of_the_json(tmp_path: Path) -> None:
     batch = generate(
         "B-both", 3_000, generated_at=AT, currencies=("USD", "EUR")
@@ -193,6 +194,7 @@ write_fx_rates(batch, f"{folder}/fx.csv")
 """
 
 
+@pytest.mark.slow
 def test_same_bytes_in_any_process_with_any_number_of_threads(tmp_path: Path) -> None:
     contents = []
     for hash_seed, threads in (("0", "1"), ("4242", "3")):

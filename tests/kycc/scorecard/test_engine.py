@@ -52,6 +52,7 @@ STEP = Scorecard("step", (numeric("x", (0.7,), (0, 10), missing=3),))
 
 @settings(max_examples=200, deadline=None)
 @given(cases())
+@pytest.mark.slow
 def test_evaluation_equals_the_reference_row_by_row(case: Case) -> None:
     check(case)
 

@@ -112,6 +112,7 @@ shared_server = settings(deadline=None, suppress_health_check=[HealthCheck.funct
 @pytest.mark.unit
 @settings(max_examples=120, deadline=None)
 @given(cases())
+@pytest.mark.slow
 def test_duckdb_and_sqlite_give_the_engines_scores(case: Case) -> None:
     assert in_duckdb(case) == expected(case)
     assert in_sqlite(case) == expected(case)
@@ -120,6 +121,7 @@ def test_duckdb_and_sqlite_give_the_engines_scores(case: Case) -> None:
 @pytest.mark.integration
 @settings(shared_server, max_examples=120)
 @given(case=cases())
+@pytest.mark.slow
 def test_postgres_gives_the_engines_scores(postgres: psycopg.Connection[Any], case: Case) -> None:
     assert in_postgres(case, postgres) == expected(case)
 
