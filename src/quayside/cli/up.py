@@ -131,7 +131,7 @@ def _refuse_used_port(host: str, port: int) -> None:
 def _reachable(host: str) -> str:
     """An address of this machine on which a server that listens on ``host`` can be reached."""
     if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
-        return "127.0.0.1" if host == "0.0.0.0" else "[::1]"  # noqa: S104
+        return "127.0.0.1" if host == "0.0.0.0" else "[::1]"  # noqa: S104 - compared, not bound
     return f"[{host}]" if ":" in host else host
 
 
