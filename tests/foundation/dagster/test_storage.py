@@ -114,8 +114,8 @@ def test_settings_of_the_instance_are_those_of_the_file(instance: dg.DagsterInst
     assert queue is not None
     assert queue.max_concurrent_runs == 5
     coordinator = instance.run_coordinator
-    assert getattr(coordinator, "dequeue_interval_seconds", None) == 1
-    assert getattr(coordinator, "dequeue_use_threads", None) is True
+    assert type(coordinator).__name__ == "PromptRunCoordinator"
+    assert type(instance.run_launcher).__name__ == "WarmRunLauncher"
     assert type(instance.scheduler).__name__ == "DagsterDaemonScheduler"
     assert instance.run_monitoring_enabled
     assert instance.run_monitoring_poll_interval_seconds == 60
