@@ -8,13 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
+from quayside.cli import kycc_learn, kycc_watch
+
 app = typer.Typer(
-    help="Score trade counterparties: generate, ingest, features, score, explain.",
+    help="Score trade counterparties: generate, ingest, features, score, explain; learn better scorecards.",
     no_args_is_help=True,
     add_completion=False,
 )
 scorecard_app = typer.Typer(help="The scorecard as data and as SQL.", no_args_is_help=True)
 app.add_typer(scorecard_app, name="scorecard")
+app.add_typer(kycc_learn.app)
+app.add_typer(kycc_watch.app)
 
 #: Moment of generated batches unless one is given: fixed, so that the same command gives the same bytes any day.
 DEFAULT_MOMENT = datetime(2026, 6, 30)  # noqa: DTZ001 - typer parses moments without a zone; they are UTC
@@ -150,7 +154,9 @@ def features(batch_id: BatchId = None, as_of: AsOf = None, as_json: Json = False
 def score(
     batch_id: BatchId = None,
     as_of: AsOf = None,
-    scorecard_version: Annotated[str, typer.Option("--scorecard")] = "v1",
+    scorecard_version: Annotated[
+        str, typer.Option("--scorecard", help="A version, or active for the one that is.")
+    ] = "v1",
     as_json: Json = False,
 ) -> None:
     """Score a batch; its features are computed first where they are missing."""
@@ -241,16 +247,23 @@ def quarantine(
     console.show(_service().quarantine(batch_id, limit), as_json=as_json)
 
 
+def _card(version: str) -> Any:
+    """A shipped card or a file without asking any service, else one of the platform's versions."""
+    from quayside.kycc.scorecard import load_scorecard, packaged_versions
+
+    shipped = version in packaged_versions() or version.endswith((".yaml", ".yml", ".json"))
+    return load_scorecard(version) if shipped else _service().versions.card(version)
+
+
 @scorecard_app.command("show")
 def scorecard_show(
-    version: Annotated[str, typer.Argument(help="Version, or a YAML/JSON file.")] = "v1",
+    version: Annotated[str, typer.Argument(help="Version, active, or a YAML/JSON file.")] = "v1",
     as_json: Json = False,
 ) -> None:
     """Show a card: characteristics, bins and points."""
     from quayside.foundation import console
-    from quayside.kycc.scorecard import load_scorecard
 
-    card = load_scorecard(version)
+    card = _card(version)
     if as_json:
         console.show_json(card.to_dict())
         return
@@ -272,7 +285,7 @@ def scorecard_show(
 
 @scorecard_app.command("sql")
 def scorecard_sql(
-    version: Annotated[str, typer.Argument(help="Version, or a YAML/JSON file.")] = "v1",
+    version: Annotated[str, typer.Argument(help="Version, active, or a YAML/JSON file.")] = "v1",
     dialect: Annotated[
         str, typer.Option(help="Any dialect sqlglot writes: duckdb, postgres, sqlite, snowflake …")
     ] = "duckdb",
@@ -284,7 +297,6 @@ def scorecard_sql(
     ] = False,
 ) -> None:
     """Print the card as one SQL expression that gives the engine's points exactly."""
-    from quayside.kycc.scorecard import load_scorecard
     from quayside.kycc.scorecard.sql import to_sql
 
-    typer.echo(to_sql(load_scorecard(version), dialect, table=table, with_rules=with_rules))
+    typer.echo(to_sql(_card(version), dialect, table=table, with_rules=with_rules))

@@ -55,6 +55,7 @@ class Settings(BaseSettings):
     dagster_environment: Literal["npd", "prod"] | None = Field(None, validation_alias="DAGSTER_ENVIRONMENT")
     batch_id: str | None = Field(None, validation_alias="BATCH_ID")
     daily_batch_id: str | None = Field(None, validation_alias="DAILY_BATCH_ID")
+    kycc_second_person: bool = Field(False, validation_alias="QUAYSIDE_KYCC_SECOND_PERSON")
     billing_schedules_enabled: bool = Field(False, validation_alias="BILLING_SCHEDULES_ENABLED")
     databricks_cluster_id: str | None = Field(None, validation_alias="DATABRICKS_CLUSTER_ID")
     databricks_workspace_url: str | None = Field(None, validation_alias="DATABRICKS_WORKSPACE_URL")

@@ -2,4 +2,4 @@
 
 from quayside.foundation.postgres import SchemaSpec
 
-SCHEMA = SchemaSpec(name="kycc", package="quayside.kycc.migrations", head="0001")
+SCHEMA = SchemaSpec(name="kycc", package="quayside.kycc.migrations", head="0002")

@@ -7,41 +7,30 @@ run leaves either everything or nothing.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import cached_property
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from quayside.foundation.errors import NotFoundError
-from quayside.foundation.settings import Settings, load_settings
+from quayside.foundation.errors import CheckFailedError, NotFoundError
+from quayside.kycc.learning import Learning
+from quayside.kycc.platform import BatchRef, Need
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
+    from datetime import datetime
     from pathlib import Path
 
     import duckdb
 
-    from quayside.foundation.lake import Lake
     from quayside.kycc.features import Extraction
     from quayside.kycc.ingest import IngestResult
     from quayside.kycc.scorecard import Explanation
     from quayside.kycc.scoring import ScoreSummary, Written
 
-Need = Literal["loaded", "features", "scores"]
+__all__ = ["HOW_TO_GENERATE", "BatchRef", "Group", "Need", "ScoreResult", "ScoringService"]
+
 Group = Literal["kyc", "transaction", "network"]
 
 HOW_TO_GENERATE: Final = "quayside kycc generate --out"
-
-
-@dataclass(frozen=True)
-class BatchRef:
-    """One batch at one moment."""
-
-    batch_id: str
-    as_of: datetime
 
 
 @dataclass(frozen=True)
@@ -56,56 +45,8 @@ class ScoreResult:
     seconds: float
 
 
-class ScoringService:
-    """KYCC on one platform (one set of settings).
-
-    Args:
-        settings: the platform's settings; read from the environment when left out.
-        guard: makes the lock held around one batch's work; a PostgreSQL advisory lock when left out. The fault harness
-            takes it away to prove that it notices.
-    """
-
-    def __init__(
-        self,
-        settings: Settings | None = None,
-        guard: Callable[[str], AbstractContextManager[None]] | None = None,
-    ) -> None:
-        self.settings = settings or load_settings()
-        self._guard = guard or self._advisory_lock
-
-    # -- what the verbs stand on ---------------------------------------------------------------------------------
-
-    def _advisory_lock(self, batch_id: str) -> AbstractContextManager[None]:
-        from quayside.foundation.postgres import advisory_lock
-
-        return advisory_lock(self.settings, f"kycc:batch:{batch_id}")
-
-    @cached_property
-    def lake(self) -> Lake:
-        """The lake with KYCC's tables in it."""
-        from quayside.foundation.lake import Lake
-        from quayside.foundation.migrations import SCHEMA as AUDIT_SCHEMA
-        from quayside.foundation.postgres import ensure_schema
-        from quayside.kycc import tables
-        from quayside.kycc.features import TABLES as FEATURE_TABLES
-        from quayside.kycc.schema import SCHEMA
-
-        for schema in (AUDIT_SCHEMA, SCHEMA):
-            ensure_schema(self.settings, schema)
-        lake = Lake(self.settings)
-        lake.ensure_tables([*tables.ALL, *FEATURE_TABLES])
-        return lake
-
-    @contextmanager
-    def connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A DuckDB connection with the lake as its current catalog, closed at the end."""
-        con = self.lake.connect()
-        try:
-            yield con
-        finally:
-            con.close()
-
-    # -- the verbs -----------------------------------------------------------------------------------------------
+class ScoringService(Learning):
+    """KYCC's verbs on one platform. The verbs of learning are in `Learning`, what all stand on in `Platform`."""
 
     def ingest(self, source: Path | str, batch_id: str | None = None, **options: Any) -> IngestResult:
         """Load one batch file, Parquet folder or lake schema; see `quayside.kycc.ingest.ingest` for the options."""
@@ -150,30 +91,29 @@ class ScoringService:
     def score(
         self, batch_id: str | None = None, as_of: datetime | None = None, scorecard_version: str = "v1"
     ) -> ScoreResult:
-        """Score a batch whose features are computed (the last such batch when none is named)."""
+        """Score a batch whose features are computed (the last such batch when none is named).
+
+        Args:
+            scorecard_version: a version that is or was active, ``active`` for the one that is, or a card's file.
+
+        Raises:
+            CheckFailedError: the version is a draft or was rejected: it scores in `shadow` alone.
+        """
         from quayside.foundation import audit
         from quayside.foundation.postgres import connect
-        from quayside.kycc.scorecard import load_scorecard
-        from quayside.kycc.scoring import mirror_scores, read_features, scored_rows, summarise, write_scores
+        from quayside.kycc.scoring import mirror_scores, summarise
 
         started = perf_counter()
-        card = load_scorecard(scorecard_version)
+        card = self.versions.card(scorecard_version)
+        if (version := self.versions.find(card.version)) is not None and not version.decides:
+            raise CheckFailedError(
+                f"Scorecard {card.version} is {version.status} and decides nothing: score with it in shadow "
+                f"(`quayside kycc shadow --scorecard {card.version}`)."
+            )
         with self.connection() as con:
             batch = self.resolve("features", batch_id, as_of, con)
             with self._guard(batch.batch_id):
-                features = read_features(con, batch.batch_id, batch.as_of, card)
-                scored = scored_rows(features, card)
-                now = datetime.now(UTC)
-
-                def write(con: duckdb.DuckDBPyConnection) -> Written:
-                    written = write_scores(con, batch.batch_id, batch.as_of, card, features, scored, now)
-                    if written.added or written.changed or written.removed:
-                        self._record_stage(
-                            con, batch, "scores", card.version, written.rows, written.fingerprint
-                        )
-                    return written
-
-                written = self.lake.transaction(write, con)
+                written = self._write_scores(con, batch, card, "scores")
                 with connect(self.settings) as postgres:
                     mirrored = mirror_scores(con, postgres, batch.batch_id, card.version, written.fingerprint)
                     if written.changed or written.removed:
@@ -205,7 +145,7 @@ class ScoringService:
         import json
 
         from quayside.foundation.postgres import connect
-        from quayside.kycc.scorecard import explain, load_scorecard
+        from quayside.kycc.scorecard import explain
 
         _ = self.lake
         with connect(self.settings) as postgres:
@@ -231,7 +171,7 @@ class ScoringService:
             names = [column[0] for column in cursor.description or ()]
             row = dict(zip(names, cursor.fetchone() or (), strict=True))
         row["features"] = json.loads(row["features"])
-        return row, explain(load_scorecard(found[1]), row["features"])
+        return row, explain(self.versions.card(found[1]), row["features"])
 
     def batches(self) -> list[dict[str, Any]]:
         """Every batch, newest first: when it was loaded, its size, and which stages it has."""
@@ -261,55 +201,6 @@ class ScoringService:
             names = [column[0] for column in cursor.description or ()]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
-    # -- batches and stages --------------------------------------------------------------------------------------
-
-    def resolve(
-        self, need: Need, batch_id: str | None, as_of: datetime | None, con: duckdb.DuckDBPyConnection
-    ) -> BatchRef:
-        """The batch to work on: the one named, else the last one that has what is needed.
-
-        Raises:
-            NotFoundError: there is none; the sentence says which step makes one.
-        """
-        loaded = (
-            "SELECT batch_id, as_of, loaded_at AS moment FROM kycc.batches "
-            "QUALIFY row_number() OVER (PARTITION BY batch_id ORDER BY loaded_at DESC) = 1"
-        )
-        stage = "SELECT batch_id, as_of, completed_at AS moment FROM kycc.stages WHERE stage = $need"
-        if need == "loaded":
-            sql, values = loaded, {}
-        else:
-            sql, values = stage, {"need": need}
-        row = con.execute(
-            f"SELECT batch_id, as_of FROM ({sql}) WHERE batch_id = coalesce($batch, batch_id) ORDER BY moment DESC LIMIT 1",  # noqa: S608 - fixed texts
-            {**values, "batch": batch_id},
-        ).fetchone()
-        if row is None:
-            missing = {
-                "loaded": ("is loaded", "run ingest_job (quayside kycc ingest FILE) first"),
-                "features": ("has features", "run feature_job (quayside kycc features) first"),
-                "scores": ("has scores", "run scoring_job (quayside kycc score) first"),
-            }[need]
-            which = (
-                f"No batch {missing[0]}"
-                if batch_id is None
-                else f"Batch {batch_id} not found among those where it {missing[0]}"
-            )
-            raise NotFoundError(f"{which}; {missing[1]}.")
-        return BatchRef(row[0], as_of or row[1])
-
-    @staticmethod
-    def has_features(batch: BatchRef, con: duckdb.DuckDBPyConnection) -> bool:
-        """Whether the batch's features as of that moment were computed from the rows it holds now."""
-        return (
-            con.execute(
-                "SELECT 1 FROM kycc.stages WHERE batch_id = $batch AND stage = 'features' AND as_of = $as_of AND completed_at "
-                "> (SELECT max(loaded_at) FROM kycc.batches WHERE batch_id = $batch)",
-                {"batch": batch.batch_id, "as_of": batch.as_of},
-            ).fetchone()
-            is not None
-        )
-
     def _extract(self, con: duckdb.DuckDBPyConnection, batch: BatchRef, group: Group) -> Extraction:
         from quayside.kycc import features
 
@@ -330,22 +221,3 @@ class ScoringService:
             return result
 
         return self.lake.transaction(write, con)
-
-    @staticmethod
-    def _record_stage(
-        con: duckdb.DuckDBPyConnection, batch: BatchRef, stage: str, version: str, rows: int, fingerprint: str
-    ) -> None:
-        """Note that a stage of a batch is complete; a note that says the same already is left alone."""
-        key = [batch.batch_id, stage, version]
-        same = con.execute(
-            "SELECT 1 FROM kycc.stages WHERE batch_id = ? AND stage = ? AND scorecard_version = ? AND as_of = ? "
-            "AND rows = ? AND fingerprint = ?",
-            [*key, batch.as_of, rows, fingerprint],
-        ).fetchone()
-        if same:
-            return
-        con.execute("DELETE FROM kycc.stages WHERE batch_id = ? AND stage = ? AND scorecard_version = ?", key)
-        con.execute(
-            "INSERT INTO kycc.stages VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [*key, batch.as_of, rows, fingerprint, datetime.now(UTC)],
-        )

@@ -155,8 +155,8 @@ STAGES: Final = Table(
     "stages",
     {
         "batch_id": "VARCHAR",
-        "stage": "VARCHAR",  # features | scores
-        "scorecard_version": "VARCHAR",  # '' for features
+        "stage": "VARCHAR",  # features | scores | shadow | labels
+        "scorecard_version": "VARCHAR",  # '' for features and labels
         "as_of": TIME,
         "rows": "BIGINT",
         "fingerprint": "VARCHAR",
@@ -193,6 +193,62 @@ SCORE_HISTORY: Final = Table(
     ("batch_id", "scorecard_version", "party_id", "superseded_at"),
 )
 
+#: What became of parties after their batch: events, and verdicts ({party_id, will_default}) where a source gives no event.
+#: Rows are facts and only ever added; which of them count is decided when labels are made.
+OUTCOMES: Final = Table(
+    "outcomes",
+    {
+        "batch_id": "VARCHAR",
+        "party_id": "VARCHAR",
+        "event": "VARCHAR",  # overdue_90 | write_off | collection, NULL for a verdict
+        "event_date": TIME,
+        "amount": MONEY,  # in the batch's base currency
+        "will_default": "TINYINT",  # a verdict's 0 or 1
+        "observed_through": TIME,  # until when a verdict's source had looked, NULL for an event
+    },
+    ("batch_id", "party_id", "event", "event_date", "amount", "will_default", "observed_through"),
+)
+
+#: One row per outcome file that was loaded, written in the transaction of its rows.
+OUTCOME_FILES: Final = Table(
+    "outcome_files",
+    {
+        "batch_id": "VARCHAR",
+        "content_sha256": "VARCHAR",
+        "source": "VARCHAR",
+        "observed_through": TIME,
+        "covers": "VARCHAR",  # batch: who is not named had no event; listed: it speaks of the parties it names alone
+        "rows_read": "BIGINT",
+        "rows_kept": "BIGINT",
+        "rows_quarantined": "BIGINT",
+        "loaded_at": TIME,
+    },
+    ("batch_id", "content_sha256"),
+    partition_by=None,
+)
+
+#: Good (0) or bad (1) of a party as of a moment, over a window after it. Observed and simulated labels of one key stand
+#: side by side.
+LABELS: Final = Table(
+    "labels",
+    {
+        "batch_id": "VARCHAR",
+        "party_id": "VARCHAR",
+        "as_of": TIME,
+        "observation_window_days": "SMALLINT",
+        "label_source": "VARCHAR",  # observed | simulated
+        "label": "TINYINT",
+        "reason": "VARCHAR",  # the event that made it bad, 'verdict', 'invoice_overdue_90', 'none', or 'simulated'
+        "event_date": TIME,  # of the first event, NULL without one or without its date
+        "window_over": "BOOLEAN",  # whether the whole window was observed; false only for an event seen early
+        "observed_through": TIME,  # until when outcomes of the party were known, NULL for simulated ones
+        "scorecard_version": "VARCHAR",  # whose scores a simulated label was drawn from
+        "default_rate": "DOUBLE",  # and at which rate
+        "created_at": TIME,
+    },
+    ("batch_id", "party_id", "as_of", "observation_window_days", "label_source"),
+)
+
 ALL: Final = (
     PARTIES,
     ACCOUNTS,
@@ -204,4 +260,7 @@ ALL: Final = (
     STAGES,
     SCORES,
     SCORE_HISTORY,
+    OUTCOMES,
+    OUTCOME_FILES,
+    LABELS,
 )

@@ -1,25 +1,33 @@
-"""KYCC's assets: each reads its config, calls one verb of `ScoringService` and reports what came out."""
+"""KYCC's assets from a file to scores: each reads its config, calls one verb of `ScoringService` and reports what came out."""
 
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from quayside.foundation.dagster.steps import domain_call
-from quayside.foundation.plots import as_markdown, bars, histogram
 from quayside.foundation.settings import project_root
-from quayside.kycc.dagster.config import BATCH_TAG, BatchConfig, IngestConfig, ScoreConfig, batch_of
+from quayside.kycc.dagster import metadata
+from quayside.kycc.dagster.config import (
+    DEFAULT_FILE,
+    BatchConfig,
+    IngestConfig,
+    ScoreConfig,
+    batch_of,
+    named_batch,
+)
+from quayside.kycc.dagster.partitions import (
+    BATCH_TAG,
+    BATCHES_NAME,
+    VERSION_TAG,
+    Context,
+    incoming_folder,
+    partition,
+    set_tag,
+)
+from quayside.kycc.dagster.reports import write_scoring_page
 from quayside.kycc.service import Group, ScoringService
 
-if TYPE_CHECKING:
-    from quayside.kycc.features import Extraction
-
 OWNERS = ["team:kycc"]
-
-
-def _table(records: list[dict[str, object]]) -> dg.TableMetadataValue:
-    return dg.MetadataValue.table([dg.TableRecord(dict(r)) for r in records])  # pyright: ignore[reportArgumentType]
 
 
 @dg.asset(group_name="data_ingestion", kinds={"duckdb", "parquet"}, owners=OWNERS)
@@ -30,18 +38,16 @@ def ingest_synthetic_batch(
 
     Rows that cannot be used are quarantined with their reason; loading a batch again changes only what differs.
     """
-    source = config.file_path
-    if not source.startswith("lake:"):
-        source = str(project_root() / Path(source).expanduser())
     with domain_call(context):
         result = scoring_service.ingest(
-            source,
-            config.batch_id or scoring_service.settings.batch_id,
+            _source(context, config),
+            named_batch(context, config) or scoring_service.settings.batch_id,
             max_reject_ratio=config.max_reject_ratio,
             replace=config.replace,
             base_currency=config.base_currency,
         )
-    context.instance.add_run_tags(context.run.run_id, {BATCH_TAG: result.batch_id})
+    context.instance.add_dynamic_partitions(BATCHES_NAME, [result.batch_id])
+    set_tag(context, BATCH_TAG, result.batch_id)
     for warning in result.warnings:
         context.log.warning(warning)
     return dg.MaterializeResult(
@@ -49,7 +55,7 @@ def ingest_synthetic_batch(
             "batch_id": result.batch_id,
             "as_of": result.as_of.isoformat(),
             "already_loaded": result.already_loaded,
-            "rows": _table([{"table": name, **counts} for name, counts in result.counts().items()]),
+            "rows": metadata.table({"table": name, **counts} for name, counts in result.counts().items()),
             "rows_quarantined": sum(result.rows_quarantined.values()),
             "warnings": dg.MetadataValue.md("\n".join(f"- {w}" for w in result.warnings) or "none"),
             "seconds": dict(result.seconds),
@@ -57,30 +63,14 @@ def ingest_synthetic_batch(
     )
 
 
-def _feature_metadata(result: "Extraction") -> dict[str, Any]:
-    return {
-        "rows": result.rows,
-        "changed": result.changed,
-        "seconds": round(result.seconds, 3),
-        "coverage": _table(
-            [
-                {
-                    "feature": name,
-                    "present": round(d.present, 4),
-                    "informative": round(d.informative, 4),
-                    "min": _short(d.minimum),
-                    "mean": _short(d.mean),
-                    "max": _short(d.maximum),
-                }
-                for name, d in result.distributions.items()
-            ]
-        ),
-        "distributions": dg.MetadataValue.md(
-            as_markdown(
-                *(histogram(d.edges, d.counts, name) for name, d in result.distributions.items() if d.counts)
-            )
-        ),
-    }
+def _source(context: Context, config: IngestConfig) -> str:
+    """What is read: for a partition left to itself, its file among those that arrived, where there is one."""
+    key = partition(context)
+    if key and config.file_path == DEFAULT_FILE and (arrived := incoming_folder() / f"{key}.json").exists():
+        return str(arrived)
+    if config.file_path.startswith("lake:"):
+        return config.file_path
+    return str(project_root() / Path(config.file_path).expanduser())
 
 
 def _extractor(name: str, group: Group, what: str) -> dg.AssetsDefinition:
@@ -99,7 +89,7 @@ def _extractor(name: str, group: Group, what: str) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         with domain_call(context):
             results = scoring_service.extract(batch_of(context, config), config.moment(), groups=(group,))
-        return dg.MaterializeResult(metadata=_feature_metadata(results[group]))
+        return dg.MaterializeResult(metadata=metadata.extraction(results[group]))
 
     return extractor
 
@@ -131,7 +121,7 @@ def extract_features(
     """The wide feature table: one row per party of the batch, every feature a column, as of one moment."""
     with domain_call(context):
         result = scoring_service.join(batch_of(context, config), config.moment())
-    return dg.MaterializeResult(metadata=_feature_metadata(result))
+    return dg.MaterializeResult(metadata=metadata.extraction(result))
 
 
 @dg.asset(
@@ -147,45 +137,26 @@ def score_batch(
     """Score, band, decision and reasons of every party of the batch, in the lake and in ``kycc.score_requests``."""
     with domain_call(context):
         result = scoring_service.score(batch_of(context, config), config.moment(), config.scorecard_version)
-    summary, written = result.summary, result.written
+        # Drafts score the same parties, so that they can be compared; nothing is decided by them.
+        shadow = scoring_service.shadow(result.batch.batch_id, result.batch.as_of)
+        page = write_scoring_page(scoring_service, result.batch.batch_id, result.version)
+    set_tag(context, BATCH_TAG, result.batch.batch_id)
+    set_tag(context, VERSION_TAG, result.version)
+    written = result.written
     return dg.MaterializeResult(
         metadata={
             "batch_id": result.batch.batch_id,
-            "as_of": _iso(result.batch.as_of),
+            "as_of": result.batch.as_of.isoformat(),
             "scorecard_version": result.version,
-            "parties_scored": summary.parties,
-            "avg_score": round(summary.mean, 2),
             "processing_time_seconds": round(result.seconds, 3),
             "rows_added": written.added,
             "rows_changed": written.changed,
             "rows_removed": written.removed,
-            "band_mix": _table(
-                [
-                    {"band": band, "parties": n, "share": round(n / summary.parties, 4)}
-                    for band, n in summary.bands.items()
-                ]
-            ),
-            "decisions": dict(summary.decisions),
-            "histogram": dg.MetadataValue.md(
-                as_markdown(
-                    bars(
-                        [str(edge) for edge in summary.histogram],
-                        list(summary.histogram.values()),
-                        "total_score",
-                    ),
-                    bars(list(summary.bands), list(summary.bands.values()), "band"),
-                )
-            ),
+            "shadow_versions": ", ".join(shadow) or "no draft",
+            "report": dg.MetadataValue.path(page),
+            **metadata.scores(result.summary),
         }
     )
-
-
-def _short(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.4g}")
-
-
-def _iso(moment: datetime) -> str:
-    return moment.isoformat()
 
 
 ASSETS = [

@@ -6,20 +6,22 @@ import dagster as dg
 from pydantic import Field
 
 from quayside.foundation.errors import UsageError
+from quayside.kycc.dagster.partitions import BATCH_TAG, Context, partition, tag
 
-#: Tag that the ingesting asset puts on its run, so that the assets after it work on that batch and the UI shows it.
-BATCH_TAG = "quayside/batch_id"
+DEFAULT_FILE = "data/synthetic_profiles.json"
 
 
 class IngestConfig(dg.Config):
     """Config of ``ingest_synthetic_batch``."""
 
     file_path: str = Field(
-        "data/synthetic_profiles.json",
-        description="JSON file, folder of Parquet files, or lake:SCHEMA. Relative to the project.",
+        DEFAULT_FILE,
+        description="JSON file, folder of Parquet files, or lake:SCHEMA. Relative to the project. Left at its default in a "
+        "run of a partition: the file of that name in data/incoming, where there is one.",
     )
     batch_id: str | None = Field(
-        None, description="Left out: BATCH_ID of the environment, else the file's own."
+        None,
+        description="Left out: the run's partition, else BATCH_ID of the environment, else the file's own.",
     )
     max_reject_ratio: float = Field(0.01, ge=0, le=1, description="Share of a table that may be quarantined.")
     base_currency: str | None = Field(
@@ -32,7 +34,8 @@ class BatchConfig(dg.Config):
     """Config of every asset that starts from a batch already loaded."""
 
     batch_id: str | None = Field(
-        None, description="Left out: the batch this run ingested, else the last that has what is needed."
+        None,
+        description="Left out: the run's partition, else the batch this run ingested, else the last that has what is needed.",
     )
     as_of: str | None = Field(
         None, description="Moment of the features, ISO 8601. Left out: the batch's own."
@@ -54,15 +57,71 @@ class BatchConfig(dg.Config):
 class ScoreConfig(BatchConfig):
     """Config of ``score_batch``."""
 
-    scorecard_version: str = Field("v1", description="Scorecard to score with.")
+    scorecard_version: str = Field("v1", description="Scorecard to score with; active for the one in use.")
 
 
-def batch_of(
-    context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext, config: BatchConfig | None
-) -> str | None:
-    """Batch id of config, else of the run's partition, else of the ingest of this run; None for the last one."""
-    if config is not None and config.batch_id:
-        return config.batch_id
-    run = context.instance.get_run_by_id(context.run.run_id)
-    tags = run.tags if run else {}
-    return tags.get("dagster/partition") or tags.get(BATCH_TAG)
+class ScoreCheckConfig(BatchConfig):
+    """Config of the checks on scores."""
+
+    scorecard_version: str | None = Field(
+        None, description="Left out: the one this run scored with, else v1."
+    )
+
+
+class LabelConfig(BatchConfig):
+    """Config of ``generate_scorecard_labels``."""
+
+    observation_window_days: int = Field(
+        180, ge=1, description="Days after the moment in which an event makes a party bad."
+    )
+    default_rate: float = Field(
+        0.15,
+        gt=0,
+        lt=1,
+        description="Share of bad labels, where there are no outcomes and they are simulated.",
+    )
+    outcomes_path: str | None = Field(
+        None, description="Outcome file of the batch that is loaded first. Relative to the project."
+    )
+
+
+class TrainConfig(dg.Config):
+    """Config of ``train_model_asset``."""
+
+    min_samples: int = Field(
+        100, ge=1, description="Fewer labelled parties than this, and training is skipped."
+    )
+    test_size: float = Field(0.2, ge=0.01, le=0.9, description="Share held out.")
+    batch_ids: list[str] | None = Field(
+        None, description="Batches to train on. Left out: all that have labels."
+    )
+    observation_window_days: int | None = Field(
+        None, ge=1, description="Left out: that of the labels this run made, else 180."
+    )
+
+
+class RefineConfig(dg.Config):
+    """Config of ``refine_scorecard``."""
+
+    blend_factor: float = Field(0.5, ge=0, le=1, description="0: the base version's points, 1: the model's.")
+    base_version: str = Field("v1", description="Version that is refined; active for the one in use.")
+    training_id: str | None = Field(None, description="Left out: the training of this run, else the latest.")
+
+
+def named_batch(context: Context, config: BatchConfig | IngestConfig) -> str | None:
+    """Batch id of config, else of the run's partition.
+
+    Raises:
+        UsageError: they name two batches.
+    """
+    key = partition(context)
+    if key and config.batch_id and key != config.batch_id:
+        raise UsageError(
+            f"The run is of partition {key}, its config names batch {config.batch_id}: leave batch_id out."
+        )
+    return config.batch_id or key
+
+
+def batch_of(context: Context, config: BatchConfig) -> str | None:
+    """The batch that is named, else that of the steps of this run before; None for the last one that has what is needed."""
+    return named_batch(context, config) or tag(context, BATCH_TAG)

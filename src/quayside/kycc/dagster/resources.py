@@ -29,6 +29,9 @@ def database_resource(_: dg.InitResourceContext) -> Iterator["Session"]:
 @dg.resource(
     description="KYCC's verbs: ingest, extract, score, explain.", required_resource_keys={"database"}
 )
-def scoring_service_resource(_: dg.InitResourceContext) -> ScoringService:
-    """``scoring_service``: a `ScoringService` on the platform that ``database`` has just opened."""
-    return ScoringService()
+def scoring_service_resource(_: dg.InitResourceContext) -> Iterator[ScoringService]:
+    """``scoring_service``: a `ScoringService` on the platform that ``database`` has just opened, with one opened lake for
+    all steps of the run."""
+    service = ScoringService()
+    with service.kept_open():
+        yield service

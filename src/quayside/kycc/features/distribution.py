@@ -51,7 +51,7 @@ def _distribution(column: np.ma.MaskedArray[Any, Any], feature: Feature) -> Dist
     if not len(values):
         return Distribution(0.0, 0.0, None, None, None, [], [])
     informative = len(values) if feature.no_data is None else np.count_nonzero(values != feature.no_data)
-    counts, edges = np.histogram(values, BARS)
+    counts, edges = np.histogram(values, BARS, range=_span(float(values.min()), float(values.max())))
     return Distribution(
         present=len(values) / len(column),
         informative=int(informative) / len(column),
@@ -61,3 +61,12 @@ def _distribution(column: np.ma.MaskedArray[Any, Any], feature: Feature) -> Dist
         edges=edges.tolist(),
         counts=counts.tolist(),
     )
+
+
+def _span(low: float, high: float) -> tuple[float, float]:
+    """Range of the bars: of the values, or around them where they lie too close together for that many edges."""
+    narrow = 2 * BARS * float(np.spacing(max(abs(low), abs(high))))
+    if high - low > narrow:
+        return low, high
+    margin = max(0.5, narrow)
+    return low - margin, high + margin

@@ -7,7 +7,8 @@ Three passes over the batch's transactions, each one aggregation, prepare the co
 - `punctuality`, per party: how late its invoices were paid that fell due in the window.
 
 All amounts are `amount_base`, absolute. Sums stay decimal or integer until the last step, and what is left in floating
-point runs in a fixed order: the same rows give the same bits, however the threads shared them.
+point runs in a fixed order and is made of + - * / and square roots alone, which IEEE 754 defines to the bit (`power` it
+does not): the same rows give the same bits, however the threads shared them and whichever engine computes them.
 """
 # ruff: noqa: S608 - statements are made of constants of this package; values are bound
 
@@ -24,6 +25,10 @@ _DUE_WINDOW = "due_date in (as_of - 180 d, as_of]"
 
 _IN_WINDOW = "t.ts > $window_start AND t.ts <= $as_of"
 _AMOUNT = "sum(abs(t.amount_base)) FILTER (WHERE t.txn_type <> 'credit_note'{0})"
+
+
+def _squared(x: str) -> str:
+    return f"{x} * {x}"
 
 
 def _month_filter(k: int) -> str:
@@ -52,10 +57,15 @@ TOTALS: Final[dict[str, str]] = {
     "months": " + ".join(f"CAST({v} IS NOT NULL AS INTEGER)" for v in _VOLUMES),
 }
 
+#: Shares are summed in whole numbers of this part, exact whatever the order; all of a party's add up to at most 2^60.
+_SHARE_UNITS: Final = 2**60
+
 _MEAN = "(CAST(volume AS DOUBLE) / months)"
 # Two passes (mean, then deviations): a difference of squares would lose all digits for steady parties.
 _VARIANCE = (
-    "(" + " + ".join(f"coalesce(power(CAST({v} AS DOUBLE) - {_MEAN}, 2), 0)" for v in _VOLUMES) + ") / months"
+    "("
+    + " + ".join(f"coalesce({_squared(f'(CAST({v} AS DOUBLE) - {_MEAN})')}, 0)" for v in _VOLUMES)
+    + ") / months"
 )
 
 FEATURES: Final = (
@@ -141,9 +151,11 @@ def _items(columns: dict[str, str]) -> str:
 
 
 def _hhi(amount: str) -> str:
-    """Herfindahl index over the rows of `pairs` of one party; the decimal makes the sum independent of row order."""
-    share = f"CAST(pairs.{amount} AS DOUBLE) / nullif(CAST(turnover.{amount} AS DOUBLE), 0)"
-    return f"sum(CAST(power({share}, 2) AS DECIMAL(38, 24)))"
+    """Herfindahl index over the rows of `pairs` of one party."""
+    share = f"(CAST(pairs.{amount} AS DOUBLE) / nullif(CAST(turnover.{amount} AS DOUBLE), 0))"
+    return (
+        f"CAST(sum(CAST(floor({_squared(share)} * {_SHARE_UNITS}e0) AS BIGINT)) AS DOUBLE) / {_SHARE_UNITS}e0"
+    )
 
 
 def query() -> str:
@@ -180,7 +192,7 @@ due AS (
 ),
 punctuality AS (
   SELECT party_id, count(*) AS invoices_due, count(*) FILTER (WHERE late_us > 0) AS invoices_late,
-    sum(late_us) AS late_us, max(late_us) AS latest_us
+    sum(CAST(late_us AS DECIMAL(20, 0))) AS late_us, max(late_us) AS latest_us
   FROM due GROUP BY party_id
 )
 SELECT party_id, {", ".join(feature.select for feature in FEATURES)}

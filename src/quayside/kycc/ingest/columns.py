@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from quayside.foundation.errors import InputError
-from quayside.kycc.ingest.contract import CONTRACT, LABEL_KEYS
+from quayside.kycc.ingest.contract import LABEL_KEYS, TableContract
 from quayside.kycc.ingest.source import Source, shown
 
 
@@ -18,9 +18,9 @@ def refuse_labels(label: str, table: str, columns: set[str]) -> None:
         )
 
 
-def report_unused(source: Source, table: str, columns: set[str]) -> None:
-    """Note columns that no table has."""
-    if unused := sorted(columns - set(CONTRACT[table].sources)):
+def report_unused(source: Source, contract: TableContract, columns: set[str]) -> None:
+    """Note columns that the table does not have."""
+    if unused := sorted(columns - set(contract.sources)):
         source.warnings.append(
-            f"Columns of {table} that are not used were left out: {', '.join(shown(c, 30) for c in unused[:10])}."
+            f"Columns of {contract.name} that are not used were left out: {', '.join(shown(c, 30) for c in unused[:10])}."
         )

@@ -18,7 +18,7 @@ import duckdb
 from quayside.foundation.errors import InputError
 from quayside.foundation.lake.sql import literal
 from quayside.kycc.ingest.columns import refuse_labels, report_unused
-from quayside.kycc.ingest.contract import CONTRACT, PROVENANCE_KEYS
+from quayside.kycc.ingest.contract import CONTRACT, PROVENANCE_KEYS, TableContract
 from quayside.kycc.ingest.json_stream import JsonStream, Rows
 from quayside.kycc.ingest.source import RawTable, Source, digest, identity, shown
 
@@ -71,7 +71,17 @@ def _read(
                     "object with parties, accounts, transactions and relationships, or a bare list of profiles."
                 )
             table = "parties" if member.key is None else member.key
-            found[table] = _stage(con, source, table, member, file, folder)
+            contract = CONTRACT[table]
+            found[table], keys = stage(con, source, contract, member, file, folder)
+            refuse_labels(source.label, table, keys)
+            report_unused(source, contract, keys)
+            if member.key is None:
+                found[
+                    table
+                ].relation = f"(SELECT * REPLACE ({_DERIVED_ID} AS party_id) FROM {found[table].relation})"
+                source.warnings.append(
+                    f"{source.label} is a list of profiles: parties without a party_id got one from their name and tax_id."
+                )
         elif member.key == "batch_id" or member.key in PROVENANCE_KEYS:
             source.header[member.key] = member.value
         else:
@@ -87,13 +97,22 @@ def _read(
     return found
 
 
-def _stage(
-    con: duckdb.DuckDBPyConnection, source: Source, table: str, rows: Rows, file: BinaryIO, folder: Path
-) -> RawTable:
-    """Write the elements of one array as Parquet and look at their keys."""
+def stage(
+    con: duckdb.DuckDBPyConnection,
+    source: Source,
+    contract: TableContract,
+    rows: Rows,
+    file: BinaryIO,
+    folder: Path,
+) -> tuple[RawTable, set[str]]:
+    """Write the elements of one array as Parquet; the raw table, and every key that stands in any of them.
+
+    Raises:
+        InputError: an element is no JSON object, or they are no table.
+    """
     import pyarrow as pa
 
-    contract = CONTRACT[table]
+    table = contract.name
     staged = folder / f"{table}.parquet"
     wanted = ", ".join(f'"{name}": "JSON"' for name in contract.sources)
     as_text = ", ".join(f'"{name}" VARCHAR' for name in contract.sources)
@@ -126,17 +145,14 @@ def _stage(
         raise problem[0]
     relation = f"read_parquet({literal(str(staged))})"
     columns: dict[str, str] = dict.fromkeys(contract.sources, "JSON")
-    raw = RawTable(relation, "position", columns, _look_at_keys(con, source, table, relation))
-    if rows.key is None:
-        raw.relation = f"(SELECT * REPLACE ({_DERIVED_ID} AS party_id) FROM {relation})"
-        source.warnings.append(
-            f"{source.label} is a list of profiles: parties without a party_id got one from their name and tax_id."
-        )
-    return raw
+    keys, repeated = _look_at_keys(con, source, table, relation)
+    return RawTable(relation, "position", columns, repeated), keys
 
 
-def _look_at_keys(con: duckdb.DuckDBPyConnection, source: Source, table: str, relation: str) -> str | None:
-    """Refuse labels, report keys that are not used, and say in which rows a key stands twice."""
+def _look_at_keys(
+    con: duckdb.DuckDBPyConnection, source: Source, table: str, relation: str
+) -> tuple[set[str], str | None]:
+    """Every key of the rows, and SQL that says in which rows one stands twice."""
     found = con.execute(f"SELECT keys FROM {relation} GROUP BY keys LIMIT {MAX_KEY_SETS + 1}").fetchall()
     if len(found) > MAX_KEY_SETS:
         raise InputError(
@@ -144,10 +160,8 @@ def _look_at_keys(con: duckdb.DuckDBPyConnection, source: Source, table: str, re
         )
     key_sets = [keys.split(_SEPARATOR) for (keys,) in found]
     present = {key for keys in key_sets for key in keys if key}
-    refuse_labels(source.label, table, present)
-    report_unused(source, table, present)
     twice = [_SEPARATOR.join(keys) for keys in key_sets if len(set(keys)) < len(keys)]
-    return f"keys IN ({', '.join(map(literal, twice))})" if twice else None
+    return present, f"keys IN ({', '.join(map(literal, twice))})" if twice else None
 
 
 def _malformed(
@@ -161,7 +175,7 @@ def _malformed(
     """Read once more to say which row it was that could not be parsed."""
     reason = re.search(r"of input: ([^.]*)\.", str(error))
     why = f" ({reason[1]})" if reason else ""
-    for member in JsonStream(file, source.label, frozenset(CONTRACT)):
+    for member in JsonStream(file, source.label, frozenset(CONTRACT) | {key or ""}):
         if not isinstance(member, Rows):
             continue
         for batch in member.batches:

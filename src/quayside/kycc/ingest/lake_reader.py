@@ -29,7 +29,7 @@ def open_lake(con: duckdb.DuckDBPyConnection, name: str) -> Source:
         InputError: it holds no parties, or its columns cannot hold a batch.
     """
     label = shown(SCHEME + name, 100)
-    schema = _schema(con, name, label)
+    schema = schema_of(con, name, label)
     rows = con.execute(
         "SELECT table_name, column_name, data_type FROM duckdb_columns() "
         "WHERE database_name = current_database() AND schema_name = ? ORDER BY column_index",
@@ -46,7 +46,7 @@ def open_lake(con: duckdb.DuckDBPyConnection, name: str) -> Source:
     for table in CONTRACT:
         if table in columns:
             refuse_labels(label, table, set(columns[table]))
-            report_unused(source, table, set(columns[table]))
+            report_unused(source, CONTRACT[table], set(columns[table]))
             known = {n: t for n, t in columns[table].items() if n in CONTRACT[table].sources}
             # A table of the lake is read at one snapshot per statement; a copy keeps all statements on the same rows.
             copy = f"raw_{table}"
@@ -55,12 +55,17 @@ def open_lake(con: duckdb.DuckDBPyConnection, name: str) -> Source:
                 f"FROM {identifier(schema)}.{identifier(table)}"
             )
             tables[table] = RawTable(f"temp.{copy}", "rowid", known)
-    source.content_sha256 = _digest(con, tables)
+    source.content_sha256 = digest_of(con, tables)
     source.read = lambda: tables
     return source
 
 
-def _schema(con: duckdb.DuckDBPyConnection, name: str, label: str) -> str:
+def schema_of(con: duckdb.DuckDBPyConnection, name: str, label: str) -> str:
+    """The lake schema that ``catalog.schema`` means.
+
+    Raises:
+        NotFoundError: there is none.
+    """
     candidates = [name, name.replace(".", "_")]
     found = con.execute(
         "SELECT schema_name FROM duckdb_schemas() WHERE database_name = current_database() AND schema_name IN (?, ?)",
@@ -75,7 +80,7 @@ def _schema(con: duckdb.DuckDBPyConnection, name: str, label: str) -> str:
     )
 
 
-def _digest(con: duckdb.DuckDBPyConnection, tables: dict[str, RawTable]) -> str:
+def digest_of(con: duckdb.DuckDBPyConnection, tables: dict[str, RawTable]) -> str:
     """A digest of the rows, whatever their order."""
     parts = []
     for table, raw in tables.items():

@@ -105,7 +105,7 @@ def _table(con: duckdb.DuckDBPyConnection, source: Source, table: str, file: Pat
         raise unusable(source.label, table, error) from None
     columns = {name: type_ for name, type_, *_ in described}
     refuse_labels(source.label, table, set(columns))
-    report_unused(source, table, set(columns))
+    report_unused(source, CONTRACT[table], set(columns))
     known = {name: type_ for name, type_ in columns.items() if name in CONTRACT[table].sources}
     return RawTable(relation, "file_row_number", known)
 

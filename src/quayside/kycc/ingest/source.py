@@ -76,14 +76,13 @@ def open_file(path: Path) -> BinaryIO:
         raise missing(path) from None
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from None
-    file = os.fdopen(descriptor, "rb")
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
-        file.close()
+        os.close(descriptor)
         raise InputError(
             f"{shown(str(path), 200)} is {kind_of(mode)}, not a file: give a batch file or a folder of Parquet files."
         )
-    return file
+    return os.fdopen(descriptor, "rb")
 
 
 def missing(path: Path) -> NotFoundError:

@@ -9,6 +9,7 @@ CODES: Final[dict[str, tuple[str, ...]]] = {
     "account_type": ("checking", "savings"),
     "txn_type": ("invoice", "payment", "credit_note"),
     "relationship_type": ("supplies_to", "manufactures_for", "distributes_for", "sells_to"),
+    "event": ("overdue_90", "write_off", "collection"),
 }
 
 SYNONYMS: Final[dict[str, dict[str, str]]] = {
@@ -38,6 +39,13 @@ SYNONYMS: Final[dict[str, dict[str, str]]] = {
         "purchases_from": "supplies_to",
         "sources_from": "supplies_to",
         "procures_from": "supplies_to",
+    },
+    "event": {
+        "90_days_past_due": "overdue_90",
+        "90dpd": "overdue_90",
+        "charge_off": "write_off",
+        "writeoff": "write_off",
+        "collections": "collection",
     },
 }
 

@@ -51,7 +51,7 @@ def packaged_versions() -> tuple[str, ...]:
 
 def parse_scorecard(text: str, where: str, *, json_only: bool = False) -> Scorecard:
     """Card written in `text`; `where` names the document in errors."""
-    data = _read_json(text, where) if json_only else _read_yaml(text, where)
+    data = _read_json(text, where) if json_only else read_yaml(text, where)
     if not isinstance(data, dict):
         raise InputError(f"{where}: a scorecard is a mapping with version and characteristics.")
     try:
@@ -81,7 +81,12 @@ def _read_json(text: str, where: str) -> Any:
         raise InputError(f"{where} is not valid JSON: {sentence(error)}.") from error
 
 
-def _read_yaml(text: str, where: str) -> Any:
+def read_yaml(text: str, where: str) -> Any:
+    """Plain data of YAML text, read strictly; `where` names the document in errors.
+
+    Raises:
+        InputError: it is no YAML, repeats a key or uses an alias.
+    """
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -89,7 +94,7 @@ def _read_yaml(text: str, where: str) -> Any:
 
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):
-                raise InputError(f"{where}: YAML aliases (*name) are not allowed in a scorecard.")
+                raise InputError(f"{where}: YAML aliases (*name) are not allowed.")
             return super().compose_node(parent, index)
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:

@@ -76,12 +76,8 @@ def to_sql(
     Raises:
         InputError: sqlglot knows no such dialect, or `table` is no table name.
     """
-    from sqlglot import Dialects, exp
+    from sqlglot import exp
 
-    if dialect not in {known.value for known in Dialects if known.value}:
-        raise InputError(
-            f"There is no SQL dialect {dialect!r}, name one of sqlglot's, such as duckdb, postgres or sqlite."
-        )
     writer = _Writer(dialect)
     raw = writer.raw_score(card)
     if table is None:
@@ -91,6 +87,27 @@ def to_sql(
         total = writer.total_score(card, exp.column("raw_score"))
         query = exp.select("*", exp.alias_(total, "total_score")).from_(query.subquery("scored"))
     return query.sql(dialect, pretty=pretty, identify=True, copy=False)
+
+
+def points_to_sql(card: Scorecard, dialect: str) -> dict[str, str]:
+    """Each feature of the card and the expression of its points, in card order. Raises as `to_sql` does."""
+    writer = _Writer(dialect)
+    return {item.feature: writer.points(item).sql(dialect, copy=False) for item in card.characteristics}
+
+
+def conditions_to_sql(card: Scorecard, dialect: str) -> dict[str, str]:
+    """Id of each rule and its condition, true or false but never NULL, in order of application. Raises as `to_sql` does."""
+    writer = _Writer(dialect)
+    return {rule.id: writer.condition(rule.condition).sql(dialect, copy=False) for rule in card.ordered_rules}
+
+
+def total_to_sql(card: Scorecard, dialect: str, raw_score: str = "raw_score") -> str:
+    """The total score as one expression over the column `raw_score` and the features the rules read. Raises as `to_sql`
+    does."""
+    from sqlglot import exp
+
+    raw = exp.column(exp.to_identifier(raw_score, quoted=True))
+    return _Writer(dialect).total_score(card, raw).sql(dialect, copy=False)
 
 
 def _table(name: str) -> exp.Table:
@@ -112,6 +129,12 @@ class _Writer:
     """Builds sqlglot expressions for one dialect."""
 
     def __init__(self, dialect: str) -> None:
+        from sqlglot import Dialects
+
+        if dialect not in {known.value for known in Dialects if known.value}:
+            raise InputError(
+                f"There is no SQL dialect {dialect!r}, name one of sqlglot's, such as duckdb, postgres or sqlite."
+            )
         self.dialect = dialect
 
     def raw_score(self, card: Scorecard) -> exp.Expression:
@@ -119,9 +142,11 @@ class _Writer:
 
         result: exp.Expression = exp.Literal.number(card.base)
         for item in card.characteristics:
-            case = self._numeric(item) if item.kind == "numeric" else self._categorical(item)
-            result = exp.Add(this=result, expression=case)
+            result = exp.Add(this=result, expression=self.points(item))
         return result
+
+    def points(self, item: Characteristic) -> exp.Expression:
+        return self._numeric(item) if item.kind == "numeric" else self._categorical(item)
 
     def total_score(self, card: Scorecard, raw: exp.Expression) -> exp.Expression:
         from sqlglot import exp
@@ -134,7 +159,7 @@ class _Writer:
             neutral = SCORE_MAX * 100 if rule.action == "cap" else 0
             effect = (
                 exp.case()
-                .when(self._condition(rule.condition), _whole(rule.amount), copy=False)
+                .when(self.condition(rule.condition), _whole(rule.amount), copy=False)
                 .else_(_whole(neutral), copy=False)
             )
             score = (
@@ -167,16 +192,16 @@ class _Writer:
             case = case.when(among, _whole(points), copy=False)
         return case.else_(_whole(item.other), copy=False)
 
-    def _condition(self, condition: Condition) -> exp.Expression:
+    def condition(self, condition: Condition) -> exp.Expression:
         from sqlglot import exp
 
         match condition:
             case AllOf(operands):
-                return exp.paren(exp.and_(*(self._condition(operand) for operand in operands), copy=False))
+                return exp.paren(exp.and_(*(self.condition(operand) for operand in operands), copy=False))
             case AnyOf(operands):
-                return exp.paren(exp.or_(*(self._condition(operand) for operand in operands), copy=False))
+                return exp.paren(exp.or_(*(self.condition(operand) for operand in operands), copy=False))
             case Not(operand):
-                return exp.Not(this=exp.paren(self._condition(operand), copy=False))
+                return exp.Not(this=exp.paren(self.condition(operand), copy=False))
             case Comparison(operator, left, right):
                 compare = {
                     "<": exp.LT, "<=": exp.LTE, ">": exp.GT, ">=": exp.GTE, "==": exp.EQ, "!=": exp.NEQ,
