@@ -24,8 +24,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.faults.harness import Death, PhaseCell, fork, kill_when, wait
-
 import quayside.foundation.audit
 import quayside.foundation.lake
 import quayside.foundation.postgres
@@ -38,6 +36,7 @@ from quayside.foundation.lake import Lake
 from quayside.foundation.settings import Settings
 from quayside.kycc import tables
 from quayside.kycc.service import ScoringService
+from tests.faults.harness import Death, PhaseCell, fork, kill_when, wait
 
 PARTIES = 40
 MOMENT = datetime(2026, 6, 30, tzinfo=UTC)

@@ -74,7 +74,7 @@ def test_start_status_migrate_stop(db: Db, home: Path) -> None:
 
     assert db(home, "migrate") == (
         0,
-        "Schema ops went from nothing to revision 0001.\nSchema kycc went from nothing to revision 0001.\n",
+        "Schema ops went from nothing to revision 0001.\nSchema kycc went from nothing to revision 0002.\n",
         "",
     )
     assert "ops   0001      0001  current" in db(home, "status")[1]

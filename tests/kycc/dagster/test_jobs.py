@@ -5,23 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
+from tests.kycc.dagster.conftest import MOMENT, ingest_config, metadata
 
 from quayside.foundation.settings import Settings
-from quayside.kycc.dagster.config import BATCH_TAG
-from quayside.kycc.dagster.definitions import build_definitions, defs, feature_job, ingest_job, scoring_job
+from quayside.kycc.dagster.checks import STABILITY
+from quayside.kycc.dagster.definitions import defs, feature_job, ingest_job, scoring_job
+from quayside.kycc.dagster.partitions import BATCH_TAG
 from quayside.kycc.generate import generate, write_json
-from quayside.kycc.service import ScoringService
 
 pytestmark = pytest.mark.integration
-
-MOMENT = datetime(2026, 6, 30, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
@@ -31,41 +28,11 @@ def batch_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-@pytest.fixture
-def platform(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """The platform that a run finds through the environment, as runs do."""
-    assert settings.database_url is not None
-    monkeypatch.setenv("QUAYSIDE_HOME", str(settings.home))
-    monkeypatch.setenv("QUAYSIDE_DATABASE_URL", settings.database_url.get_secret_value())
-    return settings
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test() as instance:
-        yield instance
-
-
-def ingest_config(path: Path, **more: Any) -> dict[str, Any]:
-    return {"ops": {"ingest_synthetic_batch": {"config": {"file_path": str(path), **more}}}}
-
-
-def metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
-    (event,) = (
-        result.get_asset_materialization_events()[-1:]
-        if not asset
-        else [e for e in result.get_asset_materialization_events() if e.asset_key == dg.AssetKey(asset)]
-    )
-    return {
-        name: value.records if isinstance(value, dg.TableMetadataValue) else value.value
-        for name, value in event.materialization.metadata.items()
-    }
-
-
 def passed_checks(result: dg.ExecuteInProcessResult) -> set[str]:
     return {e.check_name for e in result.get_asset_check_evaluations() if e.passed}
 
 
+@pytest.mark.slow
 def test_the_line_through_the_jobs_one_by_one(
     platform: Settings, instance: dg.DagsterInstance, batch_file: Path
 ) -> None:
@@ -82,24 +49,12 @@ def test_the_line_through_the_jobs_one_by_one(
     assert "data:image/svg+xml;base64," in metadata(featured, "extract_kyc_features")["distributions"]
 
     scored = scoring_job.execute_in_process(instance=instance)
-    assert passed_checks(scored) == {"score_ranges"}
+    assert passed_checks(scored) == {"score_ranges", *STABILITY}
     reported = metadata(scored, "score_batch")
     assert reported["parties_scored"] == 60
     assert 300 <= reported["avg_score"] <= 900
     assert reported["processing_time_seconds"] > 0
-    assert sum(row.data["parties"] for row in reported["band_mix"]) == 60
-
-
-@pytest.mark.slow
-def test_a_run_through_all_assets_works_on_the_batch_it_ingested(
-    platform: Settings, instance: dg.DagsterInstance, batch_file: Path, tmp_path: Path
-) -> None:
-    ScoringService(platform).ingest(batch_file)
-    first = write_json(generate("FIRST", 30, generated_at=MOMENT), tmp_path / "first.json")
-    whole = build_definitions().resolve_implicit_global_asset_job_def()
-    result = whole.execute_in_process(run_config=ingest_config(first), instance=instance)
-    assert metadata(result, "score_batch")["batch_id"] == "FIRST"
-    assert metadata(result, "score_batch")["parties_scored"] == 30
+    assert sum(row["parties"] for row in reported["band_mix"]) == 60
 
 
 @pytest.mark.parametrize(

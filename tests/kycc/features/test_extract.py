@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import duckdb
@@ -60,6 +61,18 @@ def test_results_say_what_was_done(con: duckdb.DuckDBPyConnection) -> None:
     assert (count.present, count.informative, count.mean) == (1, 2 / 3, 2 / 3)
     nothing = transactions.distributions["days_past_due_max_6m"]
     assert (nothing.present, nothing.informative, nothing.mean, nothing.counts) == (0, 0, None, [])
+
+
+@pytest.mark.parametrize("cents", [0, 1])
+def test_amounts_too_large_and_close_for_bars_between_them(
+    con: duckdb.DuckDBPyConnection, cents: int
+) -> None:
+    amounts = [Decimal(9_999_999_999_999_999_00 + cents * n).scaleb(-2) for n in range(2)]
+    rows = [transaction(id_, AS_OF, amount=amount) for id_, amount in zip("ab", amounts, strict=True)]
+    load(con, "large", Batch(AS_OF, [party("a"), party("b")], rows))
+    found = features.extract_transactions(con, "large", AS_OF).distributions["total_transaction_volume_6m"]
+    assert (found.minimum, sum(found.counts)) == (9_999_999_999_999_999.0, 2)
+    assert sorted(set(found.edges)) == found.edges
 
 
 def test_the_same_again_changes_nothing_and_other_rows_replace_it(con: duckdb.DuckDBPyConnection) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import psycopg
+import pyarrow as pa
 import pytest
 import sqlglot
 from hypothesis import HealthCheck, example, given, settings
@@ -18,7 +19,8 @@ from psycopg import sql as pg
 
 from quayside.foundation.errors import InputError
 from quayside.foundation.settings import Settings
-from quayside.kycc.scorecard import Characteristic, Rule, Scorecard, evaluate, load_scorecard, to_sql
+from quayside.kycc.scorecard import Characteristic, Rule, Scorecard, evaluate, load_scorecard, points, to_sql
+from quayside.kycc.scorecard.sql import conditions_to_sql, points_to_sql, total_to_sql
 
 from .cases import Case, anything_finite, cases
 
@@ -116,6 +118,36 @@ shared_server = settings(deadline=None, suppress_health_check=[HealthCheck.funct
 def test_duckdb_and_sqlite_give_the_engines_scores(case: Case) -> None:
     assert in_duckdb(case) == expected(case)
     assert in_sqlite(case) == expected(case)
+
+
+@pytest.mark.unit
+@settings(max_examples=30, deadline=None)
+@given(cases())
+def test_the_parts_make_the_whole(case: Case) -> None:
+    card, columns = case.card, case.columns
+    kind = kinds(card)
+    table = pa.table(
+        {
+            n: pa.array(v, pa.string() if kind[n] == "categorical" else pa.float64())
+            for n, v in columns.items()
+        }
+    )
+    with duckdb.connect() as con:
+        con.register("cases", table)
+        earned = list(points_to_sql(card, "duckdb").values())
+        fired = list(conditions_to_sql(card, "duckdb").values())
+        total = total_to_sql(card, "duckdb", 'the "raw" one')
+        rows = con.execute(
+            f"SELECT [{', '.join(earned)}], [{', '.join(fired)}]::BOOLEAN[], {total} "
+            f'FROM (SELECT *, {to_sql(card, "duckdb")} AS "the ""raw"" one" FROM cases)'
+        ).fetchall()
+    scored = evaluate(card, columns)
+    bits = range(len(card.rules))
+    assert [row[0] for row in rows] == points(card, columns).tolist()
+    assert [row[1] for row in rows] == [
+        [bool(mask >> bit & 1) for bit in bits] for mask in scored.rules.tolist()
+    ]
+    assert [row[2] for row in rows] == scored.total_score.tolist()
 
 
 @pytest.mark.integration
