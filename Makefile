@@ -6,7 +6,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 UV := .tools/uv/bin/uv
 BIN := .venv/bin
-WORKERS ?= 2
+# One more than the processors of a small machine: many tests wait for processes they have started.
+WORKERS ?= 3
 
 # An environment that forbids bytecode makes every start compile all it imports: twice the time.
 unexport PYTHONDONTWRITEBYTECODE
@@ -14,17 +15,19 @@ unexport PYTHONDONTWRITEBYTECODE
 export UV_SYSTEM_CERTS := 1
 export UV_NO_PROGRESS := 1
 
-.PHONY: help env demo test test-fast up stop lint format docs lock bench-kycc bench-startup faults-kycc clean
+.PHONY: help env spark demo test test-fast up stop lint format docs lock bench-kycc bench-credit bench-refinement bench-startup bench-launcher bench-learning faults-kycc clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
 
 env: .venv/.ready  ## make the environment in .venv (brings uv into .tools)
+
+spark: .venv/.spark  ## add Spark to the environment (480 MB; it runs on Java 17 or newer), for `make test` and `make lint`
 
 demo: env data/synthetic_profiles.json  ## generate 10,000 parties, run ingest, features and scores on Dagster, show the result
 	$(BIN)/quayside demo
 
-test: env data/synthetic_profiles.json  ## all tests, in parallel
+test: env spark data/synthetic_profiles.json  ## all tests, in parallel
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-fast: env data/synthetic_profiles.json  ## the tests that are not slow
@@ -36,7 +39,7 @@ up: env data/synthetic_profiles.json  ## webserver and daemon with all locations
 stop:  ## stop the embedded PostgreSQL and Valkey
 	$(BIN)/quayside db stop
 
-lint: env  ## ruff, formatting and types
+lint: env spark  ## ruff, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
@@ -51,15 +54,30 @@ docs: env  ## build the documentation into site/
 bench-kycc: env  ## time and memory of every stage, and scoring beside other libraries, into benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks.kycc
 
+bench-learning: env  ## time and memory from labels to a refined card
+	$(BIN)/python -m benchmarks.learning
+
+bench-launcher: env  ## runs per minute of Dagster's launcher and of ours, 35 minutes
+	$(BIN)/python -W ignore -m benchmarks.launcher
+
+bench-credit: env  ## our bins, model and points beside optbinning + logistic regression on public credit data
+	$(BIN)/python -m benchmarks.credit
+
+bench-refinement: env  ## refined cards over 20 seeds of generated outcomes, and what training costs
+	$(BIN)/python -m benchmarks.refinement
+
 bench-startup: env  ## what starting the command and loading a location costs
 	$(BIN)/python -m benchmarks.startup
 
 faults-kycc: env  ## kill KYCC at random moments (SEED=, KILLS=), then compare with an undisturbed run
 	$(BIN)/python -m tests.faults.kycc --kills $(or $(KILLS),60) --seed $(or $(SEED),1)
 
-lock: $(UV)  ## resolve pyproject.toml anew into requirements.lock
-	$(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 --all-extras \
+lock: $(UV)  ## resolve pyproject.toml anew into requirements.lock and requirements-spark.lock
+	$(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev --extra bench \
 		--custom-compile-command "make lock" pyproject.toml -o requirements.lock
+	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["spark"])' \
+		| $(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+		--custom-compile-command "make lock" - -o requirements-spark.lock
 
 clean:  ## remove environment, tools and state (stops the embedded servers first)
 	-[ ! -x $(BIN)/quayside ] || $(BIN)/quayside db stop
@@ -79,4 +97,9 @@ $(UV):
 	$(UV) venv --quiet --allow-existing --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" .venv
 	$(UV) pip sync --quiet --require-hashes --compile-bytecode requirements.lock
 	$(UV) pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+# PySpark comes as source and is built with what the environment has. A new environment has lost it: hence the order.
+.venv/.spark: requirements-spark.lock .venv/.ready
+	$(UV) pip install --quiet --no-deps --no-build-isolation --require-hashes --compile-bytecode -r requirements-spark.lock
 	touch $@
