@@ -73,11 +73,19 @@ faults-kycc: env  ## kill KYCC at random moments (SEED=, KILLS=), then compare w
 	$(BIN)/python -m tests.faults.kycc --kills $(or $(KILLS),60) --seed $(or $(SEED),1)
 
 lock: $(UV)  ## resolve pyproject.toml anew into requirements.lock and requirements-spark.lock
-	$(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev --extra bench \
+	$(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev --extra bench --extra sources \
 		--custom-compile-command "make lock" pyproject.toml -o requirements.lock
 	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["spark"])' \
 		| $(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 \
 		--custom-compile-command "make lock" - -o requirements-spark.lock
+	$(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+		--custom-compile-command "make lock" benchmarks/peers.in -o requirements-peers.lock
+
+# Loaders that `make bench-dataloader` measures ours against, in an environment of their own: their needs contradict ours.
+.tools/peers/.ready: requirements-peers.lock | $(UV)
+	$(UV) venv --quiet --allow-existing --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" .tools/peers
+	$(UV) pip sync --quiet --require-hashes --compile-bytecode --python .tools/peers/bin/python requirements-peers.lock
+	touch $@
 
 clean:  ## remove environment, tools and state (stops the embedded servers first)
 	-[ ! -x $(BIN)/quayside ] || $(BIN)/quayside db stop
