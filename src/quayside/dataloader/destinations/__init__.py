@@ -1,0 +1,1 @@
+"""Where rows go: DuckLake (default) and Delta, behind one protocol (`destination`)."""

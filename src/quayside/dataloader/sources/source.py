@@ -1,0 +1,116 @@
+"""The protocol of sources: one table (or query) of one database, read on one consistent snapshot.
+
+A source makes its rows available to a DuckDB connection as a relation, so that every strategy is written once, in
+DuckDB's SQL. Two kinds exist: scanners (DuckDB reads the source itself, on several threads) and Arrow (the vendor's
+driver gives record batches). Belongs here: quoting, predicates and clocks of dialects. Does not belong here: what a
+strategy does with rows, and anything about destinations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from quayside.dataloader.request import LoadRequest
+    from quayside.foundation.settings import Settings
+
+Operator = Literal["=", ">", ">=", "<", "<=", "is null", "is not null"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """``column operator value``; the value is bound or escaped by the dialect, never spliced in by a caller.
+
+    ``value`` is an int, Decimal, str, date, or datetime (aware for columns with a zone, naive otherwise).
+    """
+
+    column: str
+    operator: Operator
+    value: Any = None
+
+
+#: All of them hold.
+Predicate = Sequence[Comparison]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column as the source declares it, and the DuckDB type it arrives as."""
+
+    name: str
+    source_type: str
+    type: str
+    nullable: bool = True
+
+
+class SourceTable(Protocol):
+    """An open table of a source. Everything it answers belongs to one snapshot where the database can give one."""
+
+    @property
+    def columns(self) -> Sequence[Column]:
+        """Columns in the source's order."""
+        ...
+
+    @property
+    def primary_key(self) -> Sequence[str]:
+        """Columns of the declared primary key, in order; empty where there is none or it is not known."""
+        ...
+
+    @property
+    def snapshot(self) -> bool:
+        """Whether several reads of this table see one consistent state."""
+        ...
+
+    def clock(self) -> datetime:
+        """The source's own time, aware, as of the moment the table was opened (before any row was read)."""
+        ...
+
+    def local_clock(self) -> datetime:
+        """The same moment as the naive local time that the source writes into columns without a zone."""
+        ...
+
+    def count(self, where: Predicate = ()) -> int:
+        """Number of rows, counted by the source."""
+        ...
+
+    def bounds(self, column: str, where: Predicate = ()) -> tuple[Any, Any]:
+        """Least and greatest value of a column, as Python values; (None, None) without rows."""
+        ...
+
+    def relation(self, where: Predicate = (), columns: Sequence[str] | None = None) -> str:
+        """SQL that stands behind FROM in the connection the table was opened on, with columns named as at the source.
+
+        It streams: nothing is materialized. It may be used once per call of this method. A narrow `where` uses the
+        source's index; a wide read is parallel where the source can (on the request's partition column, or on physical
+        ranges).
+        """
+        ...
+
+
+class Source(Protocol):
+    """How tables of one ``db_type`` are opened."""
+
+    def open(
+        self, con: duckdb.DuckDBPyConnection, request: LoadRequest, fields: dict[str, str]
+    ) -> AbstractContextManager[SourceTable]:
+        """Connect with the resolved connection `fields` and open the request's table or query, read-only.
+
+        Raises:
+            SourceUnavailableError, SourceRefusedError, UnsupportedTypeError, DriverMissingError.
+        """
+        ...
+
+
+def open_source(
+    settings: Settings, con: duckdb.DuckDBPyConnection, request: LoadRequest
+) -> AbstractContextManager[SourceTable]:
+    """Open what a request names: the source of its ``db_type``, with its secrets resolved here and nowhere else."""
+    from quayside.dataloader.sources import registry
+
+    return registry.open_source(settings, con, request)
