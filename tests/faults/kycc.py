@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -53,14 +55,34 @@ def settings_of(home: Path) -> Settings:
     return Settings(_env_file=None, QUAYSIDE_HOME=str(home))  # pyright: ignore[reportCallIssue]
 
 
-def observe(linger_seconds: float = 0.0, transactions: bool = True) -> None:
-    """In a child: tell the harness when rows are being written; optionally linger before each commit."""
+class Mortal:
+    """A connection whose process is killed right after its n-th statement."""
+
+    def __init__(self, con: Any, statements: int) -> None:
+        self._con, self._left = con, statements
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._con, name)
+
+    def execute(self, *arguments: Any) -> Any:
+        result = self._con.execute(*arguments)
+        self._left -= 1
+        if self._left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+
+def observe(linger_seconds: float = 0.0, transactions: bool = True, statements: int = 0) -> None:
+    """In a child: tell the harness when rows are being written; optionally linger before each commit.
+
+    With `statements`, die after as many statements of a write.
+    """
     original, mirror = Lake.transaction, scoring.mirror_scores
 
     def transaction(self: Lake, work: Callable[[Any], Any], con: Any = None) -> Any:
         def observed(con: Any) -> Any:
             cell.enter("writing", writes=True)
-            result = work(con)
+            result = work(Mortal(con, statements) if statements else con)
             cell.enter("committing")
             time.sleep(linger_seconds)
             return result
@@ -176,11 +198,11 @@ class Harness:
     def guard(self) -> Callable[[str], AbstractContextManager[None]] | None:
         return (lambda _: nullcontext()) if self.without == "lock" else None
 
-    def child(self, source: Path, batch_id: str, linger_seconds: float = 0.0) -> int:
+    def child(self, source: Path, batch_id: str, linger_seconds: float = 0.0, statements: int = 0) -> int:
         cell.reset()
 
         def work() -> None:
-            observe(linger_seconds, transactions=self.without != "transaction")
+            observe(linger_seconds, self.without != "transaction", statements)
             run_line(self.tested, source, batch_id, self.guard())
 
         return fork(work)
@@ -277,6 +299,17 @@ class Harness:
                 file=sys.stderr,
             )
 
+    def between_statements(self, upto: int) -> None:
+        """Kill after the first, the second … statement of a write, until one left half of it."""
+        for statements in range(1, upto + 1):
+            if self.problems:
+                break
+            source, batch_id = self.new_batch()
+            if wait(self.child(source, batch_id, statements=statements)) == -signal.SIGKILL:
+                self.phases["writing"] += 1
+            left = self.in_child(lambda b=batch_id: half_done(self.tested, b, self.expected))
+            self.problems += [f"{batch_id}, killed after statement {statements}: {p}" for p in left]
+
     def twins(self, rounds: int) -> None:
         """Two processes run one batch at once; each lingers before its commits, so that they do meet."""
         for _ in range(rounds):
@@ -299,12 +332,19 @@ def main() -> int:
     )
     parser.add_argument("--kills", type=int, default=60)
     parser.add_argument("--twins", type=int, default=5)
+    parser.add_argument(
+        "--between-statements",
+        type=int,
+        default=3,
+        help="kill after each of the first n statements of a write",
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--without", choices=["lock", "transaction"])
     chosen = parser.parse_args()
     with Harness(chosen.seed, chosen.without) as harness:
         harness.expect()
         harness.twins(chosen.twins)
+        harness.between_statements(chosen.between_statements)
         harness.kills(chosen.kills)
         report = {
             "seed": chosen.seed,
