@@ -50,6 +50,7 @@ class Settings(BaseSettings):
     lakebase_user: str | None = Field(None, validation_alias="LAKEBASE_USER")
     lakebase_password: SecretStr | None = Field(None, validation_alias="LAKEBASE_PASSWORD")
     lake_url: str | None = Field(None, validation_alias="QUAYSIDE_LAKE_URL")
+    delta_url: str | None = Field(None, validation_alias="QUAYSIDE_DELTA_URL")
     dagster_home: Path | None = Field(None, validation_alias="DAGSTER_HOME")
     dagster_webserver_url: str = Field("http://localhost:3000", validation_alias="DAGSTER_WEBSERVER_URL")
     dagster_environment: Literal["npd", "prod"] | None = Field(None, validation_alias="DAGSTER_ENVIRONMENT")
@@ -61,6 +62,13 @@ class Settings(BaseSettings):
     databricks_workspace_url: str | None = Field(None, validation_alias="DATABRICKS_WORKSPACE_URL")
     dataloader_sensor_batch_size: int = Field(10, validation_alias="DATALOADER_SENSOR_BATCH_SIZE", ge=1)
     dataloader_tables_per_run: int = Field(1, validation_alias="DATALOADER_TABLES_PER_RUN", ge=1)
+    dataloader_incremental_lookback_hours: int = Field(
+        12, validation_alias="DATALOADER_INCREMENTAL_LOOKBACK_HOURS", ge=0
+    )
+    dataloader_delete_check_hours: int = Field(24, validation_alias="DATALOADER_DELETE_CHECK_HOURS", ge=0)
+    dataloader_delete_minimum_share: float = Field(
+        0.5, validation_alias="DATALOADER_DELETE_MINIMUM_SHARE", ge=0, le=1
+    )
     dbt_profiles_dir: Path | None = Field(None, validation_alias="DBT_PROFILES_DIR")
     feast_repo_path: Path = Field(Path("feature_repo"), validation_alias="FEAST_REPO_PATH")
     redis_host: str | None = Field(None, validation_alias="REDIS_HOST")
@@ -100,7 +108,7 @@ class Settings(BaseSettings):
             raise ValueError("must start with postgresql://")
         return value
 
-    @field_validator("lake_url")
+    @field_validator("lake_url", "delta_url")
     @classmethod
     def _lake_scheme(cls, value: str | None) -> str | None:
         if value is not None and "://" in value and not value.startswith(("file://", "s3://")):
@@ -115,9 +123,16 @@ class Settings(BaseSettings):
     @property
     def lake_data_path(self) -> str:
         """Where the lake's Parquet files are: an absolute folder or an ``s3://`` prefix, without trailing slash."""
-        url = self.lake_url
+        return self._data_path(self.lake_url, "lake")
+
+    @property
+    def delta_data_path(self) -> str:
+        """Where DataLoader's Delta tables are: an absolute folder or an ``s3://`` prefix, without trailing slash."""
+        return self._data_path(self.delta_url, "delta")
+
+    def _data_path(self, url: str | None, default: str) -> str:
         if url is None:
-            return str(self.home / "lake")
+            return str(self.home / default)
         if url.startswith("s3://"):
             return url.rstrip("/")
         return os.path.normpath(project_root() / Path(url.removeprefix("file://")).expanduser())
