@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 app = typer.Typer(help="PostgreSQL and Valkey: start, stop, status, migrate.", no_args_is_help=True)
 
 #: Every schema of the platform. Named, not imported, so that each system's code is loaded only here.
-SCHEMAS: Final = ("quayside.foundation.migrations:SCHEMA", "quayside.kycc.schema:SCHEMA")
+SCHEMAS: Final = (
+    "quayside.foundation.migrations:SCHEMA",
+    "quayside.kycc.schema:SCHEMA",
+    "quayside.dataloader.schema:SCHEMA",
+    "quayside.robosystems.schema:SCHEMA",
+)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -35,6 +35,7 @@ class LoadRequest:
         incremental_value: the cursor as last mirrored in the control row, as text. What the destination's own commit
             says goes before it.
         primary_key_cols: column names, in order.
+        application_name, statement_timeout_seconds, max_connections: how the load has to behave at its source.
         row_cap: load at most this many rows (a setting for development); None = all.
     """
 
@@ -72,6 +73,9 @@ class LoadRequest:
     deletes_checked_at: datetime | None = None
     schema_contract: SchemaContract = "evolve"
     row_cap: int | None = None
+    application_name: str = "quayside dataloader"
+    statement_timeout_seconds: int | None = None
+    max_connections: int | None = None
 
     @property
     def destination(self) -> tuple[str, str, str]:

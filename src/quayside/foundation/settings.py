@@ -51,6 +51,8 @@ class Settings(BaseSettings):
     lakebase_password: SecretStr | None = Field(None, validation_alias="LAKEBASE_PASSWORD")
     lake_url: str | None = Field(None, validation_alias="QUAYSIDE_LAKE_URL")
     delta_url: str | None = Field(None, validation_alias="QUAYSIDE_DELTA_URL")
+    objects_url: str | None = Field(None, validation_alias="QUAYSIDE_OBJECTS_URL")
+    graphs_folder: Path = Field(Path("graphs"), validation_alias="QUAYSIDE_GRAPHS_FOLDER")
     dagster_home: Path | None = Field(None, validation_alias="DAGSTER_HOME")
     dagster_webserver_url: str = Field("http://localhost:3000", validation_alias="DAGSTER_WEBSERVER_URL")
     dagster_environment: Literal["npd", "prod"] | None = Field(None, validation_alias="DAGSTER_ENVIRONMENT")
@@ -69,6 +71,8 @@ class Settings(BaseSettings):
     dataloader_delete_minimum_share: float = Field(
         0.5, validation_alias="DATALOADER_DELETE_MINIMUM_SHARE", ge=0, le=1
     )
+    dataloader_lease_seconds: int = Field(120, validation_alias="DATALOADER_LEASE_SECONDS", ge=1)
+    dataloader_row_cap: int | None = Field(None, validation_alias="QUAYSIDE_DATALOADER_ROW_CAP", ge=1)
     dbt_profiles_dir: Path | None = Field(None, validation_alias="DBT_PROFILES_DIR")
     feast_repo_path: Path = Field(Path("feature_repo"), validation_alias="FEAST_REPO_PATH")
     redis_host: str | None = Field(None, validation_alias="REDIS_HOST")
@@ -108,7 +112,7 @@ class Settings(BaseSettings):
             raise ValueError("must start with postgresql://")
         return value
 
-    @field_validator("lake_url", "delta_url")
+    @field_validator("lake_url", "delta_url", "objects_url")
     @classmethod
     def _lake_scheme(cls, value: str | None) -> str | None:
         if value is not None and "://" in value and not value.startswith(("file://", "s3://")):

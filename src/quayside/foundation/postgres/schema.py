@@ -8,7 +8,8 @@ brings itself up to date when it is first used; a server of yours is changed by 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -39,11 +40,14 @@ class SchemaSpec:
         package: dotted name of the package with the folder ``versions``.
         head: newest revision. Written down so that the check on every start costs one query and no import of
             Alembic; a test holds it to the folder.
+        settings_of: the settings whose PostgreSQL holds it, from the platform's; a system with a server of its own
+            says which one here.
     """
 
     name: str
     package: str
     head: str
+    settings_of: Callable[[Settings], Settings] = field(default=lambda settings: settings, compare=False)
 
     @property
     def versions(self) -> Path:
@@ -67,6 +71,7 @@ def ensure_schema(settings: Settings, spec: SchemaSpec) -> None:
     Raises:
         SchemaError: it is newer than this code, or older on a server of yours.
     """
+    settings = spec.settings_of(settings)
     key = (database_url(settings), spec.name, spec.head)
     if key in _up_to_date:
         return
@@ -86,7 +91,7 @@ def ensure_schema(settings: Settings, spec: SchemaSpec) -> None:
 
 def schema_status(settings: Settings, spec: SchemaSpec) -> SchemaStatus:
     """How the schema in the database compares with this code. Changes nothing."""
-    with connect(settings, autocommit=True) as connection:
+    with connect(spec.settings_of(settings), autocommit=True) as connection:
         return _status(connection, spec)
 
 
@@ -102,6 +107,7 @@ def migrate(settings: Settings, spec: SchemaSpec) -> SchemaStatus:
     from alembic import command
     from sqlalchemy.exc import DBAPIError
 
+    settings = spec.settings_of(settings)
     with advisory_lock(settings, f"migrate {spec.name}"):
         before = schema_status(settings, spec)
         if before.state == "newer":

@@ -1,0 +1,95 @@
+"""What the monitors ask of the control database, and how they close what a dead worker left.
+
+Every question reads the rows that are Queued or In Progress, or the open history, through partial indexes: its cost does
+not grow with the history. Inactive rows are seen like any other.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from quayside.dataloader.control import attempts
+from quayside.dataloader.control.claim import CLOSE_LEFTOVERS
+from quayside.dataloader.control.rows import ATTEMPT_COLUMNS, REQUEST_COLUMNS, Attempt, Row
+
+#: An attempt that never came to a run is queued again so often before it fails.
+LIMIT_OF_FAILURES: Final = 3
+
+_RUNNING: Final = f"""
+SELECT {ATTEMPT_COLUMNS}
+FROM control.table_control c
+LEFT JOIN control.historical_metadata h ON h.config_id = c.config_id AND h.attempt = c.attempt
+WHERE c.last_status IN ('Queued', 'In Progress')
+"""
+_ORDER: Final = " ORDER BY since, c.config_id"
+_QUEUED: Final = f"""
+SELECT {REQUEST_COLUMNS}, h.id AS metadata_id
+FROM control.table_control c
+JOIN control.table_control_dbconfig d USING (db_config_key)
+JOIN control.historical_metadata h ON h.config_id = c.config_id AND h.attempt = c.attempt
+WHERE c.last_status = 'Queued' AND c.last_status_date_time <= now() - %(age)s * interval '1 second'
+ORDER BY c.last_status_date_time, c.config_id
+LIMIT %(limit)s
+"""
+
+
+def running(con: Any) -> list[Attempt]:
+    """Every attempt that is Queued or In Progress, the oldest first."""
+    return _attempts(con, "")
+
+
+def stuck_in_queue(con: Any, minutes: float) -> list[Attempt]:
+    """Queued for longer than that."""
+    return _attempts(
+        con,
+        "AND c.last_status = 'Queued' AND c.last_status_date_time < now() - %(minutes)s * interval '1 minute'",
+        minutes=minutes,
+    )
+
+
+def running_too_long(con: Any, minutes: float, backfill_minutes: float) -> list[Attempt]:
+    """In Progress for longer than that; a backfill has a limit of its own."""
+    return _attempts(
+        con,
+        "AND c.last_status = 'In Progress' AND coalesce(c.last_load_date_time, c.last_status_date_time) < now() - "
+        "CASE WHEN c.load_strategy = 'chunked_backfill' THEN %(backfill)s ELSE %(minutes)s END * interval '1 minute'",
+        minutes=minutes,
+        backfill=backfill_minutes,
+    )
+
+
+def expired(con: Any) -> list[Attempt]:
+    """In Progress with a lease that ran out: the worker is dead, or cannot reach the control database."""
+    return _attempts(con, "AND c.last_status = 'In Progress' AND c.lease_expires_at < now()")
+
+
+def queued(con: Any, limit: int, older_than_seconds: float) -> list[Row]:
+    """Queued rows as they were claimed, for whoever finds that their run was never created."""
+    return con.execute(_QUEUED, {"limit": limit, "age": older_than_seconds}).fetchall()
+
+
+def close_leftovers(con: Any) -> list[Row]:
+    """Close open history whose row has moved on or is gone; what was closed, with ids and destination."""
+    return con.execute(CLOSE_LEFTOVERS).fetchall()
+
+
+def requeue(con: Any, config_id: int, attempt: int, reason: str) -> bool:
+    """Free a Queued row whose run never came, so that the next claim takes it. False: it failed instead, as it did so
+    `LIMIT_OF_FAILURES` times in a row.
+
+    Raises:
+        FencedError: the row has moved on, for instance because its run began.
+    """
+    row = attempts.read(con, config_id, attempt, lock=True)
+    row = attempts.require(row, config_id, attempt, "Queued")
+    again = row["retry_count"] + 1 < LIMIT_OF_FAILURES
+    if again:  # a failure counts by itself
+        con.execute(
+            "UPDATE control.table_control SET retry_count = retry_count + 1 WHERE config_id = %s", (config_id,)
+        )
+    attempts.end(con, config_id, attempt, reason, "Cancelled" if again else "Failed", release=again)
+    return again
+
+
+def _attempts(con: Any, condition: str, **values: Any) -> list[Attempt]:
+    return [Attempt(**row) for row in con.execute(_RUNNING + condition + _ORDER, values).fetchall()]
