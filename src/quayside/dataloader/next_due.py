@@ -17,7 +17,10 @@ from quayside.foundation.errors import InputError
 
 #: No zone ever moved its clock by more, except over the date line, where a day was left out.
 _SHIFT: Final = timedelta(hours=4)
-_NAMES: Final = {"month": "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec", "weekday": "sun|mon|tue|wed|thu|fri|sat"}
+_NAMES: Final = {
+    "month": "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec",
+    "weekday": "sun|mon|tue|wed|thu|fri|sat",
+}
 _FIELDS: Final = (
     ("minute", r"[0-5]?\d"),
     ("hour", r"([01]?\d|2[0-3])"),
@@ -56,7 +59,8 @@ def next_due(cron: str, zone: str, after: datetime) -> datetime:
             found = [moment for moment in _moments(candidate, place, every_hour) if moment > after]
             best = min([*found, *([best] if best else [])], default=None)
             if best is not None and (
-                candidate > best.astimezone(place).replace(tzinfo=None) + _SHIFT or _is_calm(best, place) and calm
+                candidate > best.astimezone(place).replace(tzinfo=None) + _SHIFT
+                or (_is_calm(best, place) and calm)
             ):
                 return best
     except CroniterBadDateError:
@@ -77,9 +81,7 @@ def cron_problem(cron: str) -> str | None:
     """What is wrong with an expression, None when it can be used."""
     parts = cron.split()
     if len(parts) != len(_FIELDS):
-        return (
-            f"load_cron {cron!r} has {len(parts)} fields instead of five (minute, hour, day, month, day of week)"
-        )
+        return f"load_cron {cron!r} has {len(parts)} fields instead of five (minute, hour, day, month, day of week)"
     for part, (name, value) in zip(parts, _FIELDS, strict=True):
         for item in part.split(","):
             if not re.fullmatch(rf"(\*|{value}(-{value})?)(/[1-9]\d?)?", item, re.IGNORECASE):

@@ -34,7 +34,7 @@ FROM control.table_control c
 LEFT JOIN control.table_control_dbconfig d USING (db_config_key)
 LEFT JOIN control.historical_metadata h ON h.config_id = c.config_id AND h.attempt = %(attempt)s
 WHERE c.config_id = %(config_id)s
-"""
+"""  # noqa: S608 - the names are our own, values are bound
 LOCKED: Final = " FOR NO KEY UPDATE OF c"
 
 _BEGIN: Final = f"""
@@ -49,7 +49,7 @@ UPDATE control.historical_metadata h
 SET load_start_time = row.last_load_date_time, dagster_run = %(run)s, run_id = %(run_id)s, worker = %(worker)s,
     load_strategy = row.load_strategy, load_full = row.load_full, cursor_before = row.incremental_value
 FROM row WHERE h.config_id = row.config_id AND h.attempt = row.attempt
-"""
+"""  # noqa: S608 - the names are our own, values are bound
 
 _HEARTBEAT: Final = """
 UPDATE control.table_control c
@@ -84,7 +84,7 @@ SET load_status = 'Succeeded', load_end_time = clock_timestamp(), log_message = 
     bytes_written = %(bytes_written)s, cursor_before = coalesce(%(cursor_before)s, cursor_before),
     cursor_after = %(cursor_after)s, result = %(result)s::jsonb
 WHERE {_MINE}
-"""
+"""  # noqa: S608 - the names are our own, values are bound
 
 _FAIL: Final = f"""
 WITH row AS (
@@ -98,7 +98,7 @@ WITH row AS (
 UPDATE control.historical_metadata
 SET load_status = %(outcome)s, load_end_time = clock_timestamp(), log_message = %(message)s
 WHERE {_MINE} AND load_status IS NULL
-"""
+"""  # noqa: S608 - the names are our own, values are bound
 
 
 def read(con: Any, config_id: int, attempt: int, lock: bool = False) -> Row | None:
@@ -255,10 +255,13 @@ def end(
     if row is not None and row["load_status"] in ("Failed", "Cancelled") and row["attempt"] == attempt:
         return  # closed before, by a monitor or before the connection was lost
     row = require(row, config_id, attempt, *states)
-    if only_expired and not con.execute(
-        f"SELECT 1 FROM control.table_control WHERE {_MINE} AND lease_expires_at < clock_timestamp()",
-        {"config_id": config_id, "attempt": attempt},
-    ).fetchone():
+    if (
+        only_expired
+        and not con.execute(
+            f"SELECT 1 FROM control.table_control WHERE {_MINE} AND lease_expires_at < clock_timestamp()",  # noqa: S608 - the names are our own, values are bound
+            {"config_id": config_id, "attempt": attempt},
+        ).fetchone()
+    ):
         raise fenced(config_id, attempt, row)
     # What a paused source stopped goes on by itself when the source does.
     release = release or (outcome == "Cancelled" and bool(row["is_paused"]))
@@ -280,7 +283,9 @@ def summary(result: LoadResult) -> str:
     if result.outcome == "unchanged":
         text = f"Unchanged: nothing to load of {result.rows_total:,} rows"
     else:
-        text = f"Read {result.rows_read:,} rows: {result.rows_inserted:,} new, {result.rows_updated:,} changed"
+        text = (
+            f"Read {result.rows_read:,} rows: {result.rows_inserted:,} new, {result.rows_updated:,} changed"
+        )
         if result.rows_deleted:
             text += f", {result.rows_deleted:,} deleted"
     if result.capped:

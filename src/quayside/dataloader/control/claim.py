@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from quayside.dataloader.next_due import schedule_of
 from quayside.dataloader.control.rows import REQUEST_COLUMNS, Row
+from quayside.dataloader.next_due import schedule_of
 
 _LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('control: claim', 0))"
 
@@ -80,7 +80,7 @@ WITH ready AS MATERIALIZED (
 SELECT {REQUEST_COLUMNS}, noted.id AS metadata_id
 FROM queued c JOIN noted USING (config_id) JOIN control.table_control_dbconfig d USING (db_config_key)
 ORDER BY c.priority DESC, c.due_since, c.config_id
-"""
+"""  # noqa: S608 - the names are our own, values are bound
 
 
 def claim(con: Any, limit: int, lease: Any) -> list[Row]:

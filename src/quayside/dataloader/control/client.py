@@ -98,7 +98,7 @@ class LakebaseClient:
         statement = (
             "SELECT c.*, d.db_type, d.db_config_value, d.db_kv_scope, r.state, r.reason FROM control.table_control c "
             "LEFT JOIN control.table_control_dbconfig d USING (db_config_key) "
-            f"JOIN control.table_readiness r USING (config_id) WHERE c.{column} = %s"
+            f"JOIN control.table_readiness r USING (config_id) WHERE c.{column} = %s"  # noqa: S608 - the names are our own, values are bound
         )
         row = self._ask(lambda con: con.execute(statement, (control_key,)).fetchone())
         if row is None:
@@ -324,7 +324,7 @@ class LakebaseClient:
         columns = ", ".join(f"{name} = %({name})s" for name in sorted(values))
         statement = (
             f"UPDATE control.historical_metadata SET {columns} WHERE id = %(_id)s AND config_id = %(_config)s "
-            "AND attempt = %(_attempt)s AND load_status IS NULL"
+            "AND attempt = %(_attempt)s AND load_status IS NULL"  # noqa: S608 - the names are our own, values are bound
         )
         bound = values | {"_id": metadata_id, "_config": key[0], "_attempt": key[1]}
 
@@ -398,7 +398,13 @@ class LakebaseClient:
         return self._write(watch.close_leftovers)
 
     def give_up(
-        self, config_id: int, attempt: int, message: str, outcome: Outcome = "Failed", *, only_expired: bool = False
+        self,
+        config_id: int,
+        attempt: int,
+        message: str,
+        outcome: Outcome = "Failed",
+        *,
+        only_expired: bool = False,
     ) -> None:
         """Close somebody's attempt: Failed, its history closed as `outcome`. Whatever it writes later is refused.
 
@@ -439,7 +445,7 @@ class LakebaseClient:
         }
         statement = (
             f"UPDATE control.table_control SET {change}, last_status_message = %(reason)s, "
-            "last_status_date_time = clock_timestamp() WHERE config_id = %(config_id)s AND last_status = 'Failed'"
+            "last_status_date_time = clock_timestamp() WHERE config_id = %(config_id)s AND last_status = 'Failed'"  # noqa: S608 - the names are our own, values are bound
         )
 
         def write(con: Any) -> None:
@@ -457,7 +463,9 @@ class LakebaseClient:
         self._write(write)
 
     def _ask(self, question: Any) -> Any:
-        return self._connections.retrying(question, min(_PATIENCE_OF_QUESTIONS_SECONDS, self._patience_seconds))
+        return self._connections.retrying(
+            question, min(_PATIENCE_OF_QUESTIONS_SECONDS, self._patience_seconds)
+        )
 
     def _write(self, work: Any) -> Any:
         return self._connections.retrying(work, self._patience_seconds)

@@ -44,7 +44,9 @@ def control_settings(settings: Settings) -> Settings:
     from pydantic import SecretStr
 
     if settings.lakebase_user is None:
-        raise SettingsError("LAKEBASE_HOST is set and LAKEBASE_USER is not: set it to the control database's user.")
+        raise SettingsError(
+            "LAKEBASE_HOST is set and LAKEBASE_USER is not: set it to the control database's user."
+        )
     host = settings.lakebase_host
     local = host in _LOOPBACK or host.startswith("/")
     password = settings.lakebase_password
@@ -53,7 +55,9 @@ def control_settings(settings: Settings) -> Settings:
         account += ":" + quote(password.get_secret_value(), safe="")
     place = f"[{host}]" if ":" in host else quote(host, safe="")
     url = f"postgresql://{account}@{place}:{settings.lakebase_port}/{quote(settings.lakebase_database, safe='')}"
-    return settings.model_copy(update={"database_url": SecretStr(url + ("" if local else "?sslmode=require"))})
+    return settings.model_copy(
+        update={"database_url": SecretStr(url + ("" if local else "?sslmode=require"))}
+    )
 
 
 class Connections:
@@ -76,7 +80,9 @@ class Connections:
         with self._borrowed() as con, con.transaction():
             yield con
 
-    def retrying(self, work: Callable[[Connection], T], patience_seconds: float = RESULT_PATIENCE_SECONDS) -> T:
+    def retrying(
+        self, work: Callable[[Connection], T], patience_seconds: float = RESULT_PATIENCE_SECONDS
+    ) -> T:
         """`work` in a transaction, again after a pause when the server was lost or gave up, until `patience_seconds`."""
         deadline = time.monotonic() + patience_seconds
         pause = 0.1
@@ -162,7 +168,9 @@ class Connections:
         except SettingsError as error:
             if self._settings.lakebase_host is None:
                 raise
-            raise SettingsError(str(error).replace("QUAYSIDE_DATABASE_URL", "the LAKEBASE variables")) from None
+            raise SettingsError(
+                str(error).replace("QUAYSIDE_DATABASE_URL", "the LAKEBASE variables")
+            ) from None
         con.execute("SELECT set_config('control.changed_by', %s, false)", [actor()])
         return con
 

@@ -94,7 +94,9 @@ def run_id_of(run: str | None) -> str | None:
 def fenced(config_id: int, attempt: int, row: Row | None) -> FencedError:
     """The sentence for a write that came too late."""
     if row is None:
-        return FencedError(f"Config {config_id} is gone from the control database: attempt {attempt} writes nothing.")
+        return FencedError(
+            f"Config {config_id} is gone from the control database: attempt {attempt} writes nothing."
+        )
     return FencedError(
         f"Attempt {attempt} of config {config_id} was given up and writes nothing: the row is at attempt "
         f"{row['attempt']}, {row['last_status'] or 'waiting to be due'}."

@@ -20,7 +20,7 @@ SELECT {ATTEMPT_COLUMNS}
 FROM control.table_control c
 LEFT JOIN control.historical_metadata h ON h.config_id = c.config_id AND h.attempt = c.attempt
 WHERE c.last_status IN ('Queued', 'In Progress')
-"""
+"""  # noqa: S608 - the names are our own, values are bound
 _ORDER: Final = " ORDER BY since, c.config_id"
 _QUEUED: Final = f"""
 SELECT {REQUEST_COLUMNS}, h.id AS metadata_id
@@ -30,7 +30,7 @@ JOIN control.historical_metadata h ON h.config_id = c.config_id AND h.attempt = 
 WHERE c.last_status = 'Queued' AND c.last_status_date_time <= now() - %(age)s * interval '1 second'
 ORDER BY c.last_status_date_time, c.config_id
 LIMIT %(limit)s
-"""
+"""  # noqa: S608 - the names are our own, values are bound
 
 
 def running(con: Any) -> list[Attempt]:
@@ -85,7 +85,8 @@ def requeue(con: Any, config_id: int, attempt: int, reason: str) -> bool:
     again = row["retry_count"] + 1 < LIMIT_OF_FAILURES
     if again:  # a failure counts by itself
         con.execute(
-            "UPDATE control.table_control SET retry_count = retry_count + 1 WHERE config_id = %s", (config_id,)
+            "UPDATE control.table_control SET retry_count = retry_count + 1 WHERE config_id = %s",
+            (config_id,),
         )
     attempts.end(con, config_id, attempt, reason, "Cancelled" if again else "Failed", release=again)
     return again
