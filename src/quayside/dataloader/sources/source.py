@@ -8,7 +8,7 @@ strategy does with rows, and anything about destinations.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import duckdb
 
     from quayside.dataloader.request import LoadRequest
+    from quayside.dataloader.sources.fields import Field
+    from quayside.foundation.errors import QuaysideError
     from quayside.foundation.settings import Settings
 
 Operator = Literal["=", ">", ">=", "<", "<=", "is null", "is not null"]
@@ -86,18 +88,30 @@ class SourceTable(Protocol):
     def relation(self, where: Predicate = (), columns: Sequence[str] | None = None) -> str:
         """SQL that stands behind FROM in the connection the table was opened on, with columns named as at the source.
 
-        It streams: nothing is materialized. It may be used once per call of this method. A narrow `where` uses the
-        source's index; a wide read is parallel where the source can (on the request's partition column, or on physical
-        ranges).
+        Call it inside the DuckDB transaction in which it is read, once for every read: that is where a scanner can
+        take over the table's snapshot, and a wide read is parallel only then (on physical ranges, or on the request's
+        partition column). Outside of one it is a single stream, of the state at the moment it is read. It streams:
+        nothing is materialized. A narrow `where` uses the source's index.
+        """
+        ...
+
+    def explain(self, error: Exception) -> QuaysideError | None:
+        """What an error means that DuckDB raised while `relation` was read; None when it is not about the source.
+
+        A `SourceUnavailableError` may pass by itself; a `SourceRefusedError`, `UnsupportedTypeError` or `InputError`
+        will not.
         """
         ...
 
 
 class Source(Protocol):
-    """How tables of one ``db_type`` are opened."""
+    """How tables of one ``db_type`` are opened: a module of this room, found by the registry."""
+
+    #: The connection fields, as ``db_config_value`` has them.
+    FIELDS: Sequence[Field]
 
     def open(
-        self, con: duckdb.DuckDBPyConnection, request: LoadRequest, fields: dict[str, str]
+        self, con: duckdb.DuckDBPyConnection, request: LoadRequest, fields: Mapping[str, str]
     ) -> AbstractContextManager[SourceTable]:
         """Connect with the resolved connection `fields` and open the request's table or query, read-only.
 

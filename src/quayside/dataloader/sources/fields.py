@@ -1,0 +1,104 @@
+"""The connection fields of a ``db_type`` and their values.
+
+``db_config_value`` maps a field to the name of a secret. A number, or ``{"value": …}``, is the value itself; a field
+that is `plain` by its nature (a path, an option) always is. What is `secret` is taken by name alone, so that no
+password can be stored by mistake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from quayside.dataloader.secrets import Scope
+from quayside.foundation.errors import InputError, SettingsError
+
+
+@dataclass(frozen=True)
+class Field:
+    """One connection field.
+
+    Attributes:
+        aliases: other names under which configurations hold it.
+        default: value when it is not given; only looked at when it is not `required`.
+    """
+
+    name: str
+    required: bool = False
+    secret: bool = False
+    plain: bool = False
+    aliases: tuple[str, ...] = ()
+    default: str | None = None
+
+
+#: How every server is treated with care; of `table_control_dbconfig` or of its ``db_config_value``.
+PROTECTION: Final = (
+    Field("application_name", plain=True, default="quayside dataloader"),
+    Field("connect_timeout_seconds", plain=True, default="10"),
+    Field("statement_timeout_seconds", plain=True, default="10800"),
+    Field("max_connections", plain=True, default="4"),
+)
+
+
+def resolve_fields(
+    db_config_key: str, fields: Sequence[Field], values: Mapping[str, Any], scope: Scope
+) -> dict[str, str]:
+    """Field → value, of those that are given or have a default.
+
+    Raises:
+        InputError: a field is missing, unknown or malformed; all of them are named.
+        SettingsError: a secret is missing; it and its field are named.
+    """
+    names = {alias: field for field in fields for alias in (field.name, *field.aliases)}
+    wrong = [f"{name} is not a field of it" for name in values if name not in names]
+    given: dict[str, tuple[Field, Any]] = {}
+    for name, value in values.items():
+        if name in names and value is not None:
+            given[names[name].name] = (names[name], value)
+    wrong += [f"{f.name} is missing" for f in fields if f.required and f.name not in given]
+    resolved = {f.name: f.default for f in fields if f.default is not None}
+    for name, (field, value) in given.items():
+        try:
+            resolved[name] = _value(field, value, scope)
+        except InputError as error:
+            wrong.append(f"{name} {error}")
+        except SettingsError as error:
+            raise SettingsError(f"Source {db_config_key}, field {name}: {error}") from None
+    if wrong:
+        known = ", ".join(f.name for f in fields)
+        raise InputError(
+            f"db_config_value of source {db_config_key} is not usable: {'; '.join(wrong)}. Its fields are {known}."
+        )
+    return resolved
+
+
+def _value(field: Field, value: Any, scope: Scope) -> str:
+    if isinstance(value, dict) and value.keys() == {"value"}:
+        value, plain = value["value"], True
+    else:
+        plain = field.plain or isinstance(value, int | float)
+    if plain and field.secret:
+        raise InputError("has to be the name of a secret, not the secret")
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str) and not plain:
+        return scope.get(value).get_secret_value()
+    if not isinstance(value, str | int | float):
+        raise InputError('is neither the name of a secret nor {"value": …}')
+    return str(value)
+
+
+def whole(db_config_key: str, fields: Mapping[str, str], name: str, least: int = 1) -> int:
+    """A field as a whole number.
+
+    Raises:
+        InputError: it is none, or less than `least`.
+    """
+    try:
+        number = int(fields[name])
+    except ValueError:
+        number = least - 1
+    if number < least:
+        raise InputError(f"Field {name} of source {db_config_key} is not a whole number of at least {least}.")
+    return number

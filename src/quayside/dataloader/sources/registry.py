@@ -1,0 +1,56 @@
+"""Which module reads which ``db_type``. Vendors' modules, and their drivers, are imported by the load that needs them.
+
+A module of a source has ``FIELDS`` (`quayside.dataloader.sources.fields`) and the function ``open`` of the protocol
+`quayside.dataloader.sources.source.Source`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Final
+
+from quayside.dataloader.secrets import open_scope
+from quayside.dataloader.sources.fields import resolve_fields
+from quayside.foundation.errors import InputError
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from quayside.dataloader.request import LoadRequest
+    from quayside.dataloader.sources.source import SourceTable
+    from quayside.foundation.settings import Settings
+
+_ROOM: Final = "quayside.dataloader.sources"
+
+#: ``db_type`` → module in this room.
+MODULES: Final[dict[str, str]] = {
+    "postgresql": "postgresql",
+}
+
+
+def source_module(db_type: str) -> ModuleType:
+    """The module that reads a ``db_type``.
+
+    Raises:
+        InputError: there is none; the sentence lists those there are.
+    """
+    if db_type not in MODULES:
+        raise InputError(
+            f"There is no source of db_type {db_type!r}: it is one of {', '.join(sorted(MODULES))}."
+        )
+    return import_module(f"{_ROOM}.{MODULES[db_type]}")
+
+
+@contextmanager
+def open_source(
+    settings: Settings, con: duckdb.DuckDBPyConnection, request: LoadRequest
+) -> Iterator[SourceTable]:
+    """`quayside.dataloader.sources.source.open_source`."""
+    module = source_module(request.db_type)
+    scope = open_scope(settings, request.db_kv_scope)
+    fields = resolve_fields(request.db_config_key, module.FIELDS, request.db_config_value, scope)
+    with module.open(con, request, fields) as table:
+        yield table
