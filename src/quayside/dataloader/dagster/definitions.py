@@ -1,0 +1,33 @@
+"""The code location ``dataloader``: assembly only."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from quayside.dataloader.dagster.assets import table_load
+from quayside.dataloader.dagster.jobs import JOBS
+from quayside.dataloader.dagster.monitors import MONITORS
+from quayside.dataloader.dagster.plane import LocalPlane
+from quayside.dataloader.dagster.resources import LakebaseResource
+from quayside.dataloader.dagster.run_status import RUN_STATUS_SENSORS
+from quayside.dataloader.dagster.sensors import master_sensor
+
+
+def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """The location's definitions; for tests `resources` replaces resources by key."""
+    return dg.Definitions(
+        assets=[table_load],
+        jobs=JOBS,
+        sensors=[master_sensor, *MONITORS, *RUN_STATUS_SENSORS],
+        resources={
+            "lakebase": LakebaseResource(),
+            "execution_plane": LocalPlane(),
+            **(resources or {}),
+        },
+        # The load itself is a process of its own; a step's process would only import everything once more.
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_definitions()

@@ -1,0 +1,89 @@
+"""Where loads run: an execution plane starts `dataloader_pipe.py` somewhere and brings back what it says.
+
+`LocalPlane` starts it on this machine. Another plane is another class with the same `run`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import dagster as dg
+from dagster import PipesMessageReader, PipesTempFileMessageReader
+from dagster._core.pipes.context import PipesMessageHandler
+from dagster_pipes import PipesMessage, PipesParams
+
+#: What the worker has to write its rows once it was told to stop; Dagster kills the run itself after 30 s.
+STOP_SECONDS: Final = 20.0
+
+Listen = Callable[[Mapping[str, Any]], None]
+Context = dg.OpExecutionContext | dg.AssetExecutionContext
+
+
+class ExecutionPlane(Protocol):
+    """Runs the worker of one run to its end."""
+
+    def run(self, context: Context, extras: Mapping[str, Any], listen: Listen) -> None:
+        """Start the worker with `extras` and wait for it. `listen` gets each message as it comes, on another thread.
+
+        Raises whatever goes wrong on the way, after the messages that came before it.
+        """
+        ...
+
+
+class LocalPlane(dg.ConfigurableResource):
+    """A process on this machine, ended together with its run."""
+
+    def run(self, context: Context, extras: Mapping[str, Any], listen: Listen) -> None:
+        """See `ExecutionPlane`."""
+        client = dg.PipesSubprocessClient(
+            message_reader=ListeningReader(listen), termination_timeout_seconds=STOP_SECONDS
+        )
+        client.run(
+            context=context,
+            command=[sys.executable, str(script())],
+            extras={**extras, "parent_pid": os.getpid()},
+        )
+
+
+def script() -> Path:
+    """The worker's script; found without importing what it needs."""
+    return Path(__file__).parents[1] / "dataloader_pipe.py"
+
+
+class ListeningReader(PipesTempFileMessageReader):
+    """Hands on each of the worker's own messages when it comes.
+
+    Dagster keeps them until the process has ended well: those of tables that were loaded before it was killed would be lost.
+    """
+
+    def __init__(self, listen: Listen) -> None:
+        super().__init__()
+        self._listen = listen
+
+    @contextmanager
+    def read_messages(self, handler: PipesMessageHandler) -> Iterator[PipesParams]:
+        with super().read_messages(_Handler(handler, self, self._listen)) as params:
+            yield params
+
+
+class _Handler(PipesMessageHandler):
+    """The handler of the session, in front of which we listen."""
+
+    def __init__(self, inner: PipesMessageHandler, reader: PipesMessageReader, listen: Listen) -> None:
+        super().__init__(inner._context, reader)
+        self._inner = inner
+        self._listen = listen
+
+    def handle_message(self, message: PipesMessage) -> None:
+        if message["method"] == "report_custom_message":
+            self._listen((message["params"] or {})["payload"])
+        else:
+            self._inner.handle_message(message)
+
+    def report_pipes_framework_exception(self, origin: str, exc_info: Any) -> None:
+        self._inner.report_pipes_framework_exception(origin, exc_info)
