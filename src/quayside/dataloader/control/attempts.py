@@ -4,6 +4,7 @@ Functions here work on a connection in a transaction. Those that write an outcom
 lost: what they find written already, they take as written.
 """
 
+# ruff: noqa: S608 - statements are made of constants of this package; values are bound
 from __future__ import annotations
 
 import json
@@ -11,6 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from quayside.dataloader.control.rows import REQUEST_COLUMNS, Row, fenced, run_id_of
+from quayside.foundation.errors import UsageError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -34,7 +36,7 @@ FROM control.table_control c
 LEFT JOIN control.table_control_dbconfig d USING (db_config_key)
 LEFT JOIN control.historical_metadata h ON h.config_id = c.config_id AND h.attempt = %(attempt)s
 WHERE c.config_id = %(config_id)s
-"""  # noqa: S608 - the names are our own, values are bound
+"""
 LOCKED: Final = " FOR NO KEY UPDATE OF c"
 
 _BEGIN: Final = f"""
@@ -49,7 +51,7 @@ UPDATE control.historical_metadata h
 SET load_start_time = row.last_load_date_time, dagster_run = %(run)s, run_id = %(run_id)s, worker = %(worker)s,
     load_strategy = row.load_strategy, load_full = row.load_full, cursor_before = row.incremental_value
 FROM row WHERE h.config_id = row.config_id AND h.attempt = row.attempt
-"""  # noqa: S608 - the names are our own, values are bound
+"""
 
 _HEARTBEAT: Final = """
 UPDATE control.table_control c
@@ -84,7 +86,7 @@ SET load_status = 'Succeeded', load_end_time = clock_timestamp(), log_message = 
     bytes_written = %(bytes_written)s, cursor_before = coalesce(%(cursor_before)s, cursor_before),
     cursor_after = %(cursor_after)s, result = %(result)s::jsonb
 WHERE {_MINE}
-"""  # noqa: S608 - the names are our own, values are bound
+"""
 
 _FAIL: Final = f"""
 WITH row AS (
@@ -98,7 +100,23 @@ WITH row AS (
 UPDATE control.historical_metadata
 SET load_status = %(outcome)s, load_end_time = clock_timestamp(), log_message = %(message)s
 WHERE {_MINE} AND load_status IS NULL
-"""  # noqa: S608 - the names are our own, values are bound
+"""
+
+_TRACK: Final = f"""
+WITH row AS (
+    UPDATE control.table_control SET last_dagster_run = coalesce(%(dagster)s, last_dagster_run),
+        last_databricks_run = coalesce(%(databricks)s, last_databricks_run)
+    WHERE {_MINE} AND last_status IN ('Queued', 'In Progress') RETURNING config_id, attempt
+)
+UPDATE control.historical_metadata h
+SET dagster_run = coalesce(%(dagster)s, h.dagster_run), run_id = coalesce(%(run_id)s, h.run_id),
+    databricks_run = coalesce(%(databricks)s, h.databricks_run)
+FROM row WHERE h.config_id = row.config_id AND h.attempt = row.attempt
+"""
+_NOTED: Final = frozenset(
+    {"rows_read", "rows_written", "rows_deleted", "rows_total", "bytes_written", "cursor_before", "cursor_after",
+     "log_message", "dagster_run", "databricks_run", "run_id", "worker"}
+)  # fmt: skip
 
 
 def read(con: Any, config_id: int, attempt: int, lock: bool = False) -> Row | None:
@@ -122,7 +140,7 @@ def require(row: Row | None, config_id: int, attempt: int, *statuses: str) -> Ro
 def begin(
     con: Any, config_id: int, attempt: int, run: str | None, worker: str | None, lease: timedelta
 ) -> str | None:
-    """Queued → In Progress. Returns why the attempt was given back instead, None when it begins.
+    """Queued → In Progress. Returns why the attempt was ended or given back instead, None when it begins.
 
     Raises:
         FencedError: the row has moved on.
@@ -132,15 +150,17 @@ def begin(
         if run is None or row["last_dagster_run"] != run:
             raise fenced(config_id, attempt, row)
         return None
-    reason = None
-    if not row["is_active"]:
+    reason, release = None, True
+    if row["stop_requested"] is not None:
+        reason, release = f"it was told to stop: {row['stop_requested']}", False
+    elif not row["is_active"]:
         reason = "the row was deactivated while it was queued"
     elif row["is_paused"]:
         reason = f"source {row['db_config_key']} was paused while it was queued"
     elif not row["in_window"]:
         reason = f"the load window of source {row['db_config_key']} closed while it was queued"
     if reason is not None:
-        end(con, config_id, attempt, f"Cancelled - {reason}", "Cancelled", release=True)
+        end(con, config_id, attempt, f"Cancelled - {reason}", "Cancelled", release=release)
         return reason
     con.execute(
         _BEGIN,
@@ -258,7 +278,7 @@ def end(
     if (
         only_expired
         and not con.execute(
-            f"SELECT 1 FROM control.table_control WHERE {_MINE} AND lease_expires_at < clock_timestamp()",  # noqa: S608 - the names are our own, values are bound
+            f"SELECT 1 FROM control.table_control WHERE {_MINE} AND lease_expires_at < clock_timestamp()",
             {"config_id": config_id, "attempt": attempt},
         ).fetchone()
     ):
@@ -276,6 +296,42 @@ def end(
             "counts": not release,
         },
     )
+
+
+def track_runs(
+    con: Any, config_id: int, attempt: int, dagster_run: str | None, databricks_run: str | None
+) -> None:
+    """Write the links into the row and its history; None leaves a link as it is. Raises FencedError."""
+    values = {
+        "config_id": config_id,
+        "attempt": attempt,
+        "dagster": dagster_run,
+        "run_id": run_id_of(dagster_run),
+        "databricks": databricks_run,
+    }
+    if con.execute(_TRACK, values).rowcount == 0:
+        raise fenced(config_id, attempt, read(con, config_id, attempt))
+
+
+def note(con: Any, config_id: int, attempt: int, metadata_id: int, values: dict[str, Any]) -> None:
+    """Write figures into the attempt's open history row.
+
+    Raises:
+        FencedError: it was closed, or is another attempt's.
+        UsageError: a value has no column.
+    """
+    if unknown := sorted(values.keys() - _NOTED):
+        raise UsageError(f"historical_metadata takes no {', '.join(unknown)} from a load.")
+    if not values:
+        return
+    columns = ", ".join(f"{name} = %({name})s" for name in sorted(values))
+    bound = values | {"metadata_id": metadata_id, "config_id": config_id, "attempt": attempt}
+    statement = (
+        f"UPDATE control.historical_metadata SET {columns} "
+        f"WHERE id = %(metadata_id)s AND {_MINE} AND load_status IS NULL"
+    )
+    if con.execute(statement, bound).rowcount == 0:
+        raise fenced(config_id, attempt, read(con, config_id, attempt))
 
 
 def summary(result: LoadResult) -> str:

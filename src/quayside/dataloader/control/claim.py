@@ -6,6 +6,7 @@ Claims take turns (a lock for the transaction), so that those limits hold for an
 somebody is writing at the moment are skipped, not waited for.
 """
 
+# ruff: noqa: S608 - statements are made of constants of this package; values are bound
 from __future__ import annotations
 
 from typing import Any, Final
@@ -80,7 +81,7 @@ WITH ready AS MATERIALIZED (
 SELECT {REQUEST_COLUMNS}, noted.id AS metadata_id
 FROM queued c JOIN noted USING (config_id) JOIN control.table_control_dbconfig d USING (db_config_key)
 ORDER BY c.priority DESC, c.due_since, c.config_id
-"""  # noqa: S608 - the names are our own, values are bound
+"""
 
 
 def claim(con: Any, limit: int, lease: Any) -> list[Row]:

@@ -5,23 +5,25 @@ moved on (FencedError). A client without one reads, claims and frees, and gives 
 a control database that restarts in between; a claim does not need to, the next tick finds what it left.
 """
 
+# ruff: noqa: S608 - statements are made of constants of this package; values are bound
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from quayside.dataloader.control import attempts, watch
+from quayside.dataloader.control import attempts, configuration, states, watch
 from quayside.dataloader.control.connection import RESULT_PATIENCE_SECONDS, Connections
-from quayside.dataloader.control.rows import Attempt, Row, fenced, request_of, run_id_of
+from quayside.dataloader.control.rows import Attempt, Row, request_of
 from quayside.dataloader.errors import CancelledError, FencedError
 from quayside.foundation.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from quayside.dataloader.control.attempts import Heartbeat, Outcome
+    from quayside.dataloader.control.configuration import Saved
     from quayside.dataloader.request import LoadRequest
     from quayside.dataloader.result import LoadResult
     from quayside.foundation.settings import Settings
@@ -29,10 +31,6 @@ if TYPE_CHECKING:
 #: A Queued row has no heartbeat: longqueued_monitor acts after 60 minutes, its lease is the bound behind that.
 QUEUE_LEASE: Final = timedelta(minutes=90)
 _PATIENCE_OF_QUESTIONS_SECONDS: Final = 20.0
-_METADATA_COLUMNS: Final = frozenset(
-    {"rows_read", "rows_written", "rows_deleted", "rows_total", "bytes_written", "cursor_before", "cursor_after",
-     "log_message", "dagster_run", "databricks_run", "run_id", "worker"}
-)  # fmt: skip
 
 
 class LakebaseClient:
@@ -53,6 +51,7 @@ class LakebaseClient:
         self.attempt = attempt
         self._connections = connections or Connections(settings)
         self._patience_seconds = patience_seconds
+        self._holding = False
         self._lease = timedelta(seconds=settings.dataloader_lease_seconds)
 
     def for_attempt(self, config_id: int, attempt: int) -> LakebaseClient:
@@ -98,7 +97,7 @@ class LakebaseClient:
         statement = (
             "SELECT c.*, d.db_type, d.db_config_value, d.db_kv_scope, r.state, r.reason FROM control.table_control c "
             "LEFT JOIN control.table_control_dbconfig d USING (db_config_key) "
-            f"JOIN control.table_readiness r USING (config_id) WHERE c.{column} = %s"  # noqa: S608 - the names are our own, values are bound
+            f"JOIN control.table_readiness r USING (config_id) WHERE c.{column} = %s"
         )
         row = self._ask(lambda con: con.execute(statement, (control_key,)).fetchone())
         if row is None:
@@ -165,15 +164,17 @@ class LakebaseClient:
         from psycopg.errors import LockNotAvailable
 
         key = self._carried()
+        if self._holding:
+            return "continue"  # the commit has the row; the lease is extended at its end
         with self._connections.transaction() as con:
-            con.execute("SET LOCAL lock_timeout = '3s'")
+            con.execute("SET LOCAL lock_timeout = '2s'")
             try:
                 with con.transaction():
                     return attempts.heartbeat(
                         con, *key, self._lease, rows=rows, total=total, phase=phase, worker=worker
                     )
             except LockNotAvailable:
-                return "continue"  # a commit holds the row (`hold`); the lease is extended at its end
+                return "continue"  # somebody is writing the row; the next beat is in time
 
     def check(self) -> None:
         """Raise FencedError when the attempt was given up, CancelledError when it was told to stop. One short query."""
@@ -202,6 +203,7 @@ class LakebaseClient:
                 raise ServiceUnavailableError(
                     f"The control database gave up before the commit: {sentence(error)}"
                 ) from error
+            self._holding = True
             yield
             try:
                 con.execute(
@@ -212,6 +214,7 @@ class LakebaseClient:
             except psycopg.Error:  # the commit is through; whether it counts is what `succeed` finds out
                 con.close()
         finally:
+            self._holding = False
             if not con.closed:
                 if con.info.transaction_status != 0:
                     con.close()  # rolls back
@@ -274,29 +277,7 @@ class LakebaseClient:
             FencedError: the row has moved on.
         """
         key = self._carried(config_id)
-        statement = """
-            WITH row AS (
-                UPDATE control.table_control SET last_dagster_run = coalesce(%(dagster)s, last_dagster_run),
-                    last_databricks_run = coalesce(%(databricks)s, last_databricks_run)
-                WHERE config_id = %(config_id)s AND attempt = %(attempt)s AND last_status IN ('Queued', 'In Progress')
-                RETURNING config_id, attempt)
-            UPDATE control.historical_metadata h SET dagster_run = coalesce(%(dagster)s, h.dagster_run),
-                run_id = coalesce(%(run_id)s, h.run_id), databricks_run = coalesce(%(databricks)s, h.databricks_run)
-            FROM row WHERE (h.config_id, h.attempt) = (row.config_id, row.attempt)
-        """
-        values = {
-            "dagster": dagster_url,
-            "databricks": databricks_url,
-            "run_id": run_id_of(dagster_url),
-            "config_id": key[0],
-            "attempt": key[1],
-        }
-
-        def write(con: Any) -> None:
-            if con.execute(statement, values).rowcount == 0:
-                raise fenced(*key, attempts.read(con, *key))
-
-        self._write(write)
+        self._write(lambda con: attempts.track_runs(con, *key, dagster_url, databricks_url))
 
     def insert_initial_metadata(self, config_id: int) -> int:
         """Id of the attempt's history row, which its claim wrote.
@@ -317,22 +298,7 @@ class LakebaseClient:
             UsageError: a value has no column.
         """
         key = self._carried()
-        if unknown := sorted(values.keys() - _METADATA_COLUMNS):
-            raise UsageError(f"historical_metadata takes no {', '.join(unknown)} from a load.")
-        if not values:
-            return
-        columns = ", ".join(f"{name} = %({name})s" for name in sorted(values))
-        statement = (
-            f"UPDATE control.historical_metadata SET {columns} WHERE id = %(_id)s AND config_id = %(_config)s "
-            "AND attempt = %(_attempt)s AND load_status IS NULL"  # noqa: S608 - the names are our own, values are bound
-        )
-        bound = values | {"_id": metadata_id, "_config": key[0], "_attempt": key[1]}
-
-        def write(con: Any) -> None:
-            if con.execute(statement, bound).rowcount == 0:
-                raise fenced(*key, attempts.read(con, *key))
-
-        self._write(write)
+        self._write(lambda con: attempts.note(con, *key, metadata_id, values))
 
     # -- freeing rows -----------------------------------------------------------------------------------------------
 
@@ -345,13 +311,7 @@ class LakebaseClient:
             UsageError: the row is not Failed.
             NotFoundError: there is no such row.
         """
-        self._of_failed(
-            config_id,
-            "last_status = NULL, review_required = false, "
-            "next_load_date_time = clock_timestamp() + %(delay)s * interval '1 second', "
-            "retry_count = CASE WHEN %(forget)s THEN 0 ELSE retry_count END",
-            {"reason": reason, "delay": delay_seconds, "forget": forget_failures},
-        )
+        self._write(lambda con: states.reset(con, config_id, reason, delay_seconds, forget_failures))
 
     def mark_for_review(self, config_id: int, reason: str) -> None:
         """Failed stays Failed and waits for a person.
@@ -360,15 +320,39 @@ class LakebaseClient:
             UsageError: the row is not Failed.
             NotFoundError: there is no such row.
         """
-        self._of_failed(config_id, "review_required = true", {"reason": reason})
+        self._write(lambda con: states.review(con, config_id, reason))
 
     def request_stop(self, config_id: int, reason: str) -> bool:
         """Tell what runs for this row to stop at its next heartbeat; False when nothing runs."""
-        statement = (
-            "UPDATE control.table_control SET stop_requested = %s WHERE config_id = %s "
-            "AND last_status IN ('Queued', 'In Progress')"
-        )
-        return self._write(lambda con: con.execute(statement, (reason, config_id)).rowcount == 1)
+        return self._write(lambda con: states.request_stop(con, config_id, reason))
+
+    # -- configuration ----------------------------------------------------------------------------------------------
+
+    def save_source(self, values: Mapping[str, Any]) -> Saved:
+        """Add a source database, or change the columns given of the one with this ``db_config_key``.
+
+        Raises:
+            InputError: one sentence with everything that is wrong.
+        """
+        with self.changes() as con:
+            return configuration.save_source(con, values)
+
+    def save_table(self, values: Mapping[str, Any], config_id: int | None = None) -> tuple[int, Saved]:
+        """Add a table, or change the columns given of the row `config_id` or of the row with the same control key.
+
+        Raises:
+            InputError: one sentence with everything that is wrong.
+            NotFoundError: there is no row `config_id`.
+        """
+        with self.changes() as con:
+            return configuration.save_table(con, values, config_id)
+
+    @contextmanager
+    def changes(self, change_source: str = "cli") -> Iterator[Any]:
+        """A transaction for changes of configuration; the audit notes who made them and by which way."""
+        with self._connections.transaction() as con:
+            con.execute("SELECT set_config('control.change_source', %s, true)", (change_source,))
+            yield con
 
     # -- monitors ---------------------------------------------------------------------------------------------------
 
@@ -435,32 +419,6 @@ class LakebaseClient:
                 f"This client carries an attempt of config {self.attempt[0]} and was asked to write config {config_id}."
             )
         return self.attempt
-
-    def _of_failed(self, config_id: int, change: str, values: dict[str, Any]) -> None:
-        from quayside.foundation.secrets import redact
-
-        bound = values | {
-            "config_id": config_id,
-            "reason": redact(values["reason"])[: attempts.MESSAGE_CHARACTERS],
-        }
-        statement = (
-            f"UPDATE control.table_control SET {change}, last_status_message = %(reason)s, "
-            "last_status_date_time = clock_timestamp() WHERE config_id = %(config_id)s AND last_status = 'Failed'"  # noqa: S608 - the names are our own, values are bound
-        )
-
-        def write(con: Any) -> None:
-            con.execute("SELECT set_config('control.change_source', 'status_reset', true)")
-            if con.execute(statement, bound).rowcount == 1:
-                return
-            row = attempts.read(con, config_id, 0)
-            if row is None:
-                raise NotFoundError(f"The control database has no config {config_id}.")
-            raise UsageError(
-                f"Config {config_id} is not Failed but {row['last_status'] or 'waiting to be due'}: there is nothing to "
-                "reset or review."
-            )
-
-        self._write(write)
 
     def _ask(self, question: Any) -> Any:
         return self._connections.retrying(

@@ -4,6 +4,7 @@ Every question reads the rows that are Queued or In Progress, or the open histor
 not grow with the history. Inactive rows are seen like any other.
 """
 
+# ruff: noqa: S608 - statements are made of constants of this package; values are bound
 from __future__ import annotations
 
 from typing import Any, Final
@@ -20,7 +21,7 @@ SELECT {ATTEMPT_COLUMNS}
 FROM control.table_control c
 LEFT JOIN control.historical_metadata h ON h.config_id = c.config_id AND h.attempt = c.attempt
 WHERE c.last_status IN ('Queued', 'In Progress')
-"""  # noqa: S608 - the names are our own, values are bound
+"""
 _ORDER: Final = " ORDER BY since, c.config_id"
 _QUEUED: Final = f"""
 SELECT {REQUEST_COLUMNS}, h.id AS metadata_id
@@ -30,7 +31,7 @@ JOIN control.historical_metadata h ON h.config_id = c.config_id AND h.attempt = 
 WHERE c.last_status = 'Queued' AND c.last_status_date_time <= now() - %(age)s * interval '1 second'
 ORDER BY c.last_status_date_time, c.config_id
 LIMIT %(limit)s
-"""  # noqa: S608 - the names are our own, values are bound
+"""
 
 
 def running(con: Any) -> list[Attempt]:
