@@ -11,26 +11,36 @@ import json
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from quayside.dataloader.destinations.delta_files import FileSet
+from quayside.dataloader.destinations.delta_files import FileSet, relation
 from quayside.dataloader.destinations.delta_log import Commit
 from quayside.dataloader.destinations.delta_types import delta_schema
 from quayside.dataloader.destinations.destination import LoadState, Written
-from quayside.dataloader.errors import CountMismatchError, FencedError
+from quayside.dataloader.errors import CountMismatchError
 from quayside.foundation.errors import ConflictError
 
 if TYPE_CHECKING:
     import duckdb
 
     from quayside.dataloader.destinations.delta_log import DataFile, DeltaLog, Snapshot
-    from quayside.dataloader.destinations.destination import Fence
+    from quayside.dataloader.destinations.destination import Fence, StateOf
 
 ATTEMPTS: Final = 10
 _FIRST_WAIT_SECONDS: Final = 0.05
 _LONGEST_WAIT_SECONDS: Final = 2.0
 _STATE: Final = "quayside.state."
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which table is changed, for whom, and the connection in which its files are written and read."""
+
+    con: duckdb.DuckDBPyConnection
+    log: DeltaLog
+    config_id: int
+    attempt: int
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,8 @@ class Change:
         columns: column → stored type of the table afterwards.
         remove: files that the table has no more.
         rows: how many rows the written files must hold together.
+        add: files that are there already, with their statistics: those of a shadow.
+        properties: properties of the table to set, beside the state.
         rebases: the files hold for every snapshot, so that `work` finds them when it is run again.
     """
 
@@ -49,6 +61,8 @@ class Change:
     rows: int
     written: Written
     remove: Sequence[DataFile] = ()
+    add: Sequence[DataFile] = ()
+    properties: Mapping[str, str] = field(default_factory=dict)
     rebases: bool = False
 
 
@@ -63,28 +77,26 @@ def state_of(snapshot: Snapshot | None, config_id: int) -> LoadState | None:
     return LoadState(**{**values, "boundary": tuple(values["boundary"])})
 
 
-def change_table(
-    con: duckdb.DuckDBPyConnection, log: DeltaLog, fence: Fence, state: LoadState, work: Work
-) -> Written:
-    """Run `work` on the newest snapshot and commit what it made, with `state`; again when another writer was faster.
+def change_table(place: Place, fence: Fence, state: StateOf, work: Work) -> Written:
+    """Run `work` on the newest snapshot and commit what it made, with its state; again when another writer was faster.
 
     `work` writes its files into the `FileSet` it is given. Its files are taken away again unless the commit is
     through; a process that dies leaves files that no commit names.
 
     Raises:
-        FencedError: the attempt was given up, or a later one has written already.
+        FencedError: the attempt was given up.
         CountMismatchError: the files hold another number of rows than the work says.
         ConflictError: other writers won every time.
         ServiceUnavailableError: the table does not answer.
     """
-    files = FileSet(con, log)
+    log = place.log
+    files = FileSet(place.con, log)
     discard = True
     try:
         for attempt in range(ATTEMPTS):
             base = log.snapshot()
-            _check_successor(log, base, state)
             change = work(base, files)
-            commit = _commit(con, base, change, files, state)
+            commit = _commit(place, base, change, files, state)
             with fence.hold():
                 discard = False  # whatever interrupts the commit: it may be there, and name these files
                 done = log.commit(base, commit)
@@ -104,34 +116,34 @@ def change_table(
     )
 
 
-def _check_successor(log: DeltaLog, base: Snapshot | None, state: LoadState) -> None:
-    last = state_of(base, state.config_id)
-    if last is not None and last.attempt > state.attempt:
-        raise FencedError(
-            f"Attempt {last.attempt} has written to {log.url} already: attempt {state.attempt} writes no more."
-        )
-
-
 def _commit(
-    con: duckdb.DuckDBPyConnection, base: Snapshot | None, change: Change, files: FileSet, state: LoadState
+    place: Place, base: Snapshot | None, change: Change, files: FileSet, state_of_table: StateOf
 ) -> Commit:
     if files.rows != change.rows:
         raise CountMismatchError(
             f"{change.rows:,} rows were to be written and the files hold {files.rows:,}: nothing was committed."
         )
+    gone = {file.path for file in change.remove}
+    stay = [file for file in (base.files if base else ()) if file.path not in gone]
+    added = [*files.files, *change.add]
+    state = state_of_table(relation(place.con, place.log.url, [*stay, *added], change.columns))
     before = base.properties if base else {}
     written = change.written
     return Commit(
         operation=change.operation,
-        config_id=state.config_id,
-        attempt=state.attempt,
-        schema=delta_schema(con, change.columns),
-        properties={**before, f"{_STATE}{state.config_id}": json.dumps(asdict(state), ensure_ascii=False)},
-        add=files.files,
+        config_id=place.config_id,
+        attempt=place.attempt,
+        schema=delta_schema(place.con, change.columns),
+        properties={
+            **before,
+            **change.properties,
+            f"{_STATE}{place.config_id}": json.dumps(asdict(state), ensure_ascii=False),
+        },
+        add=added,
         remove=change.remove,
         figures={
             "numOutputRows": files.rows,
-            "numAddedFiles": len(files.files),
+            "numAddedFiles": len(added),
             "numRemovedFiles": len(change.remove),
             "numTargetRowsInserted": written.inserted,
             "numTargetRowsUpdated": written.updated,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from quayside.dataloader.destinations.delta_log import DataFile
+from quayside.dataloader.errors import CountMismatchError
 from quayside.foundation.errors import ServiceUnavailableError
 from quayside.foundation.lake.sql import identifier, literal, reason
 
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
 #: files); readers prefer large ones.
 FILE_BYTES: Final = 32 * 1024 * 1024
 
-#: Name of the virtual column that says which file a row comes from.
+#: Names of the virtual columns that say which file a row comes from, and where in it the row is.
 FILE_COLUMN: Final = "__quayside_file"
+ROW_COLUMN: Final = "__quayside_row"
 
+_FEW_ROWS: Final = 1_000_000
 _LONGEST_BOUND: Final = 64
 _EXACT_DIGITS: Final = 15
 _NUMBERS: Final = frozenset({"TINYINT", "SMALLINT", "INTEGER", "BIGINT"})
@@ -42,6 +45,7 @@ class FileSet:
 
     def __init__(self, con: duckdb.DuckDBPyConnection, log: DeltaLog) -> None:
         self.files: list[DataFile] = []
+        self.written = False
         self._con = con
         self._log = log
         self._prefix = f"part-{uuid.uuid4().hex}"
@@ -55,14 +59,19 @@ class FileSet:
         """Bytes."""
         return sum(file.size for file in self.files)
 
-    def write(self, select: str, columns: Mapping[str, str]) -> int:
-        """Stream the rows of a query, whose columns have these stored types, into files; the number of rows."""
+    def write(self, select: str, columns: Mapping[str, str], expected: int | None = None) -> int:
+        """Stream the rows of a query, whose columns have these stored types, into files; the number of rows.
+
+        Each thread has a file of its own, unless so few rows are `expected` that the files would be small.
+        """
+        own = "" if expected is not None and expected < _FEW_ROWS else "PER_THREAD_OUTPUT, "
         _ = self._log.store  # makes the folder
         written = self._con.execute(
             f"COPY ({select}) TO {literal(self._log.url)} (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, "
-            f"PER_THREAD_OUTPUT, FILE_SIZE_BYTES {FILE_BYTES}, FILENAME_PATTERN '{self._prefix}-{{uuidv7}}', "
+            f"{own}FILE_SIZE_BYTES {FILE_BYTES}, FILENAME_PATTERN '{self._prefix}-{{uuidv7}}', "
             "OVERWRITE_OR_IGNORE, RETURN_STATS)"
         ).fetchall()
+        self._check(written)
         for name, count, size, _footer, statistics, _partition in written:
             file = DataFile(str(name).rpartition("/")[2], int(size), int(count))
             if file.rows:
@@ -70,6 +79,7 @@ class FileSet:
                 self.files.append(DataFile(file.path, file.size, file.rows, stats))
             else:
                 self._remove(file.path)
+        self.written = True
         return sum(int(row[1]) for row in written)
 
     def discard(self) -> None:
@@ -80,6 +90,18 @@ class FileSet:
         for path in sorted(paths):
             self._remove(path)
         self.files = []
+        self.written = False
+
+    def _check(self, written: Sequence[tuple[Any, ...]]) -> None:
+        """What the files say themselves, read again, against what DuckDB says it wrote."""
+        paths = ", ".join(literal(row[0]) for row in written)
+        found = self._con.execute(
+            f"SELECT file_name, num_rows FROM parquet_file_metadata([{paths}])"  # noqa: S608  quoted
+        ).fetchall()
+        if sorted(found) != sorted((row[0], int(row[1])) for row in written):
+            raise CountMismatchError(
+                f"Files of {self._log.url} do not hold the rows that were written to them: nothing was committed."
+            )
 
     def _remove(self, path: str) -> None:
         try:
@@ -94,30 +116,30 @@ def relation(
     files: Sequence[DataFile],
     columns: Mapping[str, str],
     *,
-    named: bool = False,
+    located: bool = False,
 ) -> str:
     """SQL that stands behind FROM: the rows of these files with the table's columns, streamed.
 
-    With `named` also `FILE_COLUMN`, the path of each row's file relative to the table.
+    With `located` also `FILE_COLUMN`, the path of each row's file relative to the table, and `ROW_COLUMN`, the row's
+    place in it.
     """
     if not files:
-        nulls = ", ".join(f"NULL::{type_} AS {identifier(name)}" for name, type_ in columns.items())
-        path = f", NULL::VARCHAR AS {FILE_COLUMN}" if named else ""
-        return f"(SELECT {nulls}{path} WHERE false)"
+        nulls = [f"NULL::{type_} AS {identifier(name)}" for name, type_ in columns.items()]
+        if located:
+            nulls += [f"NULL::VARCHAR AS {FILE_COLUMN}", f"NULL::BIGINT AS {ROW_COLUMN}"]
+        return f"(SELECT {', '.join(nulls)} WHERE false)"
     paths = ", ".join(literal(f"{url}/{file.path}") for file in files)
     scan = f"read_parquet([{paths}], union_by_name = true, hive_partitioning = false"
     described = con.execute(f"DESCRIBE SELECT * FROM {scan})").fetchall()  # noqa: S608  quoted
-    present = {
-        str(row[0]).lower(): str(row[1]) for row in described
-    }  # a column added later is not in old files
+    present = {str(row[0]).lower(): str(row[1]) for row in described}  # old files lack a column added later
     listed = []
     for name, type_ in columns.items():
         found = present.get(name.lower())
         source = identifier(name) if found else "NULL"
         listed.append(f"{source if found == type_ else f'{source}::{type_}'} AS {identifier(name)}")
-    if named:
-        listed.append(f"{FILE_COLUMN}[{len(url) + 2}:] AS {FILE_COLUMN}")
-        scan += f", filename = {literal(FILE_COLUMN)}"
+    if located:
+        listed += [f"{FILE_COLUMN}[{len(url) + 2}:] AS {FILE_COLUMN}", f"file_row_number AS {ROW_COLUMN}"]
+        scan += f", filename = {literal(FILE_COLUMN)}, file_row_number = true"
     return f"(SELECT {', '.join(listed)} FROM {scan}))"  # noqa: S608  quoted
 
 

@@ -12,8 +12,10 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from quayside.foundation.errors import ConflictError, NotFoundError, PermanentError, ServiceUnavailableError
@@ -158,6 +160,37 @@ class DeltaLog:
                 return False
         return True
 
+    def files_with_stats(self, prefix: str) -> list[DataFile]:
+        """The files of the current version with their statistics, their paths behind `prefix`: for another's log."""
+        actions = self._newest().get_add_actions(flatten=True)
+        names = {"min.": "minValues", "max.": "maxValues", "null_count.": "nullCount"}
+        rows = zip(*(actions.column(name).to_pylist() for name in actions.column_names), strict=True)
+        files = []
+        for row in (dict(zip(actions.column_names, values, strict=True)) for values in rows):
+            stats: dict[str, Any] = {kind: {} for kind in names.values()}
+            for name, value in row.items():
+                start = next((start for start in names if name.startswith(start)), None)
+                if start is not None and value is not None:
+                    stats[names[start]][name.removeprefix(start)] = _plain(value)
+            files.append(
+                DataFile(prefix + row["path"], int(row["size_bytes"]), int(row["num_records"]), stats)
+            )
+        return files
+
+    def forget(self) -> None:
+        """Take the log away and leave the files: they are another table's."""
+        # The newest entry first: stopped half way, it is an older version of the table, and never a broken one.
+        for key in sorted((found.key for found in self.store.list("_delta_log")), reverse=True):
+            self.store.delete(key)
+        self._table = None
+
+    def drop(self, kept: Set[str] = frozenset()) -> None:
+        """Take the log away, and then every file but those `kept`, which are another table's as well."""
+        self.forget()
+        for key in [found.key for found in self.store.list()]:
+            if key not in kept:
+                self.store.delete(key)
+
     def tidy(self, version: int) -> None:
         """Now and then, write a checkpoint and take away entries that are older than the table keeps them.
 
@@ -270,6 +303,16 @@ class DeltaLog:
             ) from error
         first = json.loads(entry.splitlines()[0])
         return first.get("commitInfo", {}).get("txnId") == token
+
+
+def _plain(value: Any) -> Any:
+    """A bound as JSON: what `delta_files` wrote, as delta-rs gives it back."""
+    if isinstance(value, datetime):
+        text = value.replace(tzinfo=None).isoformat(timespec="microseconds")
+        return f"{text}Z" if value.tzinfo else text
+    if isinstance(value, date):
+        return value.isoformat()
+    return float(value) if isinstance(value, Decimal) else value
 
 
 def _entry(version: int) -> str:

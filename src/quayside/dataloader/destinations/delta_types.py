@@ -11,9 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from quayside.foundation.errors import InputError
+from quayside.dataloader.errors import UnsupportedTypeError
 from quayside.foundation.lake.sql import identifier
-from quayside.foundation.lake.types import for_delta
 
 if TYPE_CHECKING:
     import duckdb
@@ -34,39 +33,76 @@ _PRIMITIVES: Final[dict[str, str]] = {
 }
 _OF_DELTA: Final = {delta: duckdb_type for duckdb_type, delta in _PRIMITIVES.items()}
 
-#: What `for_delta` does not name; a nested column that holds one of these is stored as JSON text.
-_AS_TEXT: Final = ("TIME WITH TIME ZONE", "TIME_NS", "BIT", "BIGNUM", "VARINT", "GEOMETRY")
+#: DuckDB type → what stands for it in Delta. Nothing but nanoseconds is lost by the cast.
+_STAND_INS: Final[dict[str, str]] = {
+    "HUGEINT": "DECIMAL(38,0)",
+    "UHUGEINT": "DECIMAL(38,0)",
+    "UBIGINT": "DECIMAL(20,0)",
+    "UINTEGER": "BIGINT",
+    "USMALLINT": "INTEGER",
+    "UTINYINT": "SMALLINT",
+    "TIMESTAMP_S": "TIMESTAMP",
+    "TIMESTAMP_MS": "TIMESTAMP",
+    "TIMESTAMP_NS": "TIMESTAMP",
+    **dict.fromkeys(
+        (
+            "TIME",
+            "TIME_NS",
+            "TIME WITH TIME ZONE",
+            "INTERVAL",
+            "UUID",
+            "JSON",
+            "BIT",
+            "BIGNUM",
+            "VARINT",
+            '"NULL"',
+        ),
+        "VARCHAR",
+    ),
+}
 _SEGMENT_BYTES: Final = 180
 
 
-def stored(name: str, duckdb_type: str) -> str:
-    """The DuckDB expression that delivers a column in a type that Delta has."""
-    column = identifier(name)
-    if duckdb_type in {*_AS_TEXT, '"NULL"', "NULL"}:
-        return f"{column}::VARCHAR"
-    if re.search(rf"\b({'|'.join(_AS_TEXT)})\b", _without_names(duckdb_type)):
-        return f"to_json({column})::VARCHAR"
-    if re.search(r"\[\d+\]", duckdb_type):  # arrays of fixed length are lists there
-        lists = re.sub(r"\[\d+\]", "[]", duckdb_type)
-        return f"{column}::{lists}"
-    return for_delta(name, _without_names(duckdb_type))
+def stored_type(con: duckdb.DuckDBPyConnection, duckdb_type: str) -> str:
+    """The DuckDB type a column has once it is stored in Delta; nested types keep their shape.
+
+    Raises:
+        UnsupportedTypeError: Delta can hold it in no way.
+    """
+    if duckdb_type in _PRIMITIVES:
+        return duckdb_type
+    return _stand_ins(con.sqltype(duckdb_type))
 
 
-def stored_types(con: duckdb.DuckDBPyConnection, columns: Mapping[str, str]) -> dict[str, str]:
-    """Column → the DuckDB type it has once it was stored."""
-    if not columns:
-        return {}
-    nulls = ", ".join(f"NULL::{type_} AS {identifier(name)}" for name, type_ in columns.items())
-    listed = ", ".join(f"{stored(name, type_)} AS {identifier(name)}" for name, type_ in columns.items())
-    rows = con.execute(f"DESCRIBE SELECT {listed} FROM (SELECT {nulls})").fetchall()  # noqa: S608  quoted
-    return {row[0]: row[1] for row in rows}
+def _stand_ins(type_: Any) -> str:
+    """For a `DuckDBPyType`, whose children are pairs of name and type."""
+    text = str(type_)
+    if text in _PRIMITIVES or type_.id == "decimal":
+        return text
+    if (stand_in := _STAND_INS.get(text)) is not None:
+        return stand_in
+    match type_.id:
+        case "enum" | "union":
+            return "VARCHAR"
+        case "list" | "array":
+            return f"{_stand_ins(type_.children[0][1])}[]"
+        case "struct":
+            fields = ", ".join(f"{identifier(name)} {_stand_ins(child)}" for name, child in type_.children)
+            return f"STRUCT({fields})"
+        case "map":
+            key, value = (_stand_ins(child) for _, child in type_.children)
+            return f"MAP({key}, {value})"
+        case _:
+            raise UnsupportedTypeError(
+                f"Delta has nothing for DuckDB's type {text}: cast the column in the row's query."
+            )
 
 
 def delta_schema(con: duckdb.DuckDBPyConnection, columns: Mapping[str, str]) -> dict[str, Any]:
     """Delta's schema of columns whose types were stored already.
 
     Raises:
-        InputError: a type that Delta has nothing for.
+        UnsupportedTypeError: a type that Delta has nothing for.
     """
     fields = [_field(name, _delta_type(name, con.sqltype(type_))) for name, type_ in columns.items()]
     return {"type": "struct", "fields": fields}
@@ -88,10 +124,6 @@ def segment(name: str) -> str:
         return kept
     digest = hashlib.sha256(name.encode()).hexdigest()[:16]
     return f"{kept.encode()[: _SEGMENT_BYTES - 20].decode(errors='ignore')}~~{digest}"
-
-
-def _without_names(duckdb_type: str) -> str:
-    return re.sub(r'"(?:[^"]|"")*"', "", duckdb_type)
 
 
 def _field(name: str, type_: Any) -> dict[str, Any]:
@@ -124,7 +156,7 @@ def _delta_type(column: str, type_: Any) -> Any:
             "valueType": _delta_type(column, value),
             "valueContainsNull": True,
         }
-    raise InputError(
+    raise UnsupportedTypeError(
         f"Column {column!r} has type {type_}, which Delta has nothing for: cast it in the row's query."
     )
 
