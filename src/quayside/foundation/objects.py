@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 from quayside.foundation.errors import (
@@ -115,8 +115,8 @@ class ObjectStore:
             folder = Path(url.removeprefix("file://")).expanduser().resolve()
             self._store = LocalStore(folder, automatic_cleanup=True, mkdir=True)
 
-    def put(self, key: str, data: bytes | Path, *, create: bool = False) -> None:
-        """Store bytes, or a file's content, as a whole. With `create` an existing object is left alone.
+    def put(self, key: str, data: bytes | Path | IO[bytes], *, create: bool = False) -> None:
+        """Store bytes, or the content of a file (by path, or open in binary mode), as a whole. With `create` an existing object is left alone.
 
         Raises:
             ConflictError: `create`, and the object exists.
@@ -142,6 +142,22 @@ class ObjectStore:
 
         try:
             return obstore.get(self._store, _checked(key)).bytes().to_bytes()
+        except FileNotFoundError:
+            raise NotFoundError(f"There is no {key} in {self.url}.") from None
+        except BaseError as error:
+            raise self._unavailable(key, error) from error
+
+    def download(self, key: str, into: IO[bytes]) -> int:
+        """Write the content of one object to an open file, piece by piece; its size in bytes.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        import obstore
+        from obstore.exceptions import BaseError
+
+        try:
+            return sum(into.write(piece) for piece in obstore.get(self._store, _checked(key)).stream())
         except FileNotFoundError:
             raise NotFoundError(f"There is no {key} in {self.url}.") from None
         except BaseError as error:

@@ -52,7 +52,8 @@ class Settings(BaseSettings):
     lake_url: str | None = Field(None, validation_alias="QUAYSIDE_LAKE_URL")
     delta_url: str | None = Field(None, validation_alias="QUAYSIDE_DELTA_URL")
     objects_url: str | None = Field(None, validation_alias="QUAYSIDE_OBJECTS_URL")
-    graphs_folder: Path = Field(Path("graphs"), validation_alias="QUAYSIDE_GRAPHS_FOLDER")
+    graphs_folder: Path | None = Field(None, validation_alias="QUAYSIDE_GRAPHS_FOLDER")
+    api_key_secret: str | None = Field(None, validation_alias="QUAYSIDE_API_KEY_SECRET")
     dagster_home: Path | None = Field(None, validation_alias="DAGSTER_HOME")
     dagster_webserver_url: str = Field("http://localhost:3000", validation_alias="DAGSTER_WEBSERVER_URL")
     dagster_environment: Literal["npd", "prod"] | None = Field(None, validation_alias="DAGSTER_ENVIRONMENT")
@@ -100,7 +101,7 @@ class Settings(BaseSettings):
         None, validation_alias="QUAYSIDE_MEMORY_LIMIT", pattern=r"^\d+(\.\d+)?\s*[KMGT]i?B$"
     )
 
-    @field_validator("home", "dagster_home", "dbt_profiles_dir", "feast_repo_path")
+    @field_validator("home", "dagster_home", "dbt_profiles_dir", "feast_repo_path", "graphs_folder")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else Path(os.path.normpath(project_root() / value.expanduser()))
@@ -133,6 +134,16 @@ class Settings(BaseSettings):
     def delta_data_path(self) -> str:
         """Where DataLoader's Delta tables are: an absolute folder or an ``s3://`` prefix, without trailing slash."""
         return self._data_path(self.delta_url, "delta")
+
+    @property
+    def objects_path(self) -> str:
+        """Where RoboSystems keeps files (reports, backups): an absolute folder or an ``s3://`` prefix."""
+        return self._data_path(self.objects_url, "objects")
+
+    @property
+    def graphs_path(self) -> Path:
+        """The folder of graph databases, by default in QUAYSIDE_HOME."""
+        return self.graphs_folder or self.home / "graphs"
 
     def _data_path(self, url: str | None, default: str) -> str:
         if url is None:

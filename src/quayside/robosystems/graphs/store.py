@@ -72,8 +72,8 @@ class GraphStore:
         home = self.folder / checked(graph_id)
         with writing(self.folder, graph_id, wait_seconds):
             before = self._current(graph_id, missing_ok=create)
-            home.mkdir(parents=True, exist_ok=True)
             _tidy(home, keep=before)
+            home.mkdir(parents=True, exist_ok=True)
             draft = home / f"{_number(before) + 1:08d}{_SUFFIX}"
             try:
                 if before is not None:
@@ -176,8 +176,8 @@ class GraphStore:
         home = self.folder / checked(graph_id)
         with writing(self.folder, graph_id, wait_seconds):
             before = self._current(graph_id, missing_ok=True)
-            home.mkdir(parents=True, exist_ok=True)
             _tidy(home, keep=before)
+            home.mkdir(parents=True, exist_ok=True)
             draft = home / f"{_number(before) + 1:08d}{_SUFFIX}"
             try:
                 _clone(file, draft)
@@ -214,7 +214,7 @@ class GraphStore:
         try:
             # Closing must not checkpoint: after a failed COPY that crashes the process. `session` does it before.
             database = ladybug.Database(path, read_only=read_only, auto_checkpoint=False, **self._options)
-        except RuntimeError as error:
+        except Exception as error:  # noqa: BLE001 - damaged bytes become whatever they become
             raise GraphCorruptError(_corrupt(graph_id, sentence(error))) from None
         connection: ladybug.Connection | None = None
         try:
