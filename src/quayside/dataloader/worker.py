@@ -22,7 +22,7 @@ from quayside.dataloader.errors import (
     FencedError,
     SourceUnavailableError,
 )
-from quayside.dataloader.worker_heartbeat import Heartbeat, Progress
+from quayside.dataloader.worker_heartbeat import BEATS_IN_A_LEASE, Heartbeat, Progress
 from quayside.foundation.errors import QuaysideError, SettingsError, sentence
 from quayside.foundation.secrets import redact
 
@@ -126,8 +126,9 @@ class Worker:
             r.config_id: (".".join(r.destination), client.for_attempt(r.config_id, r.attempt))
             for r in self._requests
         }
+        beat_seconds = self._settings.dataloader_lease_seconds / BEATS_IN_A_LEASE
         with (
-            Heartbeat(tables, self._stop.event, self._listener.say) as heartbeat,
+            Heartbeat(tables, self._stop.event, self._listener.say, beat_seconds) as heartbeat,
             self._database() as database,
             ThreadPoolExecutor(self._threads, "load") as pool,
         ):

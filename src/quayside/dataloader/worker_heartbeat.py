@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from quayside.dataloader.control.client import LakebaseClient
 
-#: A lease is six of these, so that a control database may be gone for a while.
+#: Several, so that a control database may be gone for a while.
+BEATS_IN_A_LEASE: Final = 6
 BEAT_SECONDS: Final = 20.0
 #: A load that takes longer says how far it is, this often.
 SAY_EVERY_SECONDS: Final = 10.0
