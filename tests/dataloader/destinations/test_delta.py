@@ -17,11 +17,11 @@ import pytest
 from deltalake import DeltaTable
 from tests.conftest import make_settings
 
-from quayside.dataloader.destinations import delta_log
+from quayside.dataloader.destinations import delta_files, delta_log
 from quayside.dataloader.destinations.delta import DeltaDestination
 from quayside.dataloader.destinations.delta_log import DeltaLog
 from quayside.dataloader.destinations.destination import LoadState, Removed, Rows, StateOf
-from quayside.dataloader.errors import FencedError
+from quayside.dataloader.errors import CountMismatchError, FencedError
 from quayside.dataloader.request import LoadRequest
 from quayside.foundation.errors import ConflictError, PermanentError, ServiceUnavailableError
 from quayside.foundation.settings import Settings
@@ -188,6 +188,13 @@ def test_a_merge_writes_only_files_that_change(table: DeltaDestination) -> None:
     assert content(table) == [(1, "a"), (10, "y"), (2, "b")]
 
 
+def test_a_key_that_is_stored_twice_is_refused(table: DeltaDestination) -> None:
+    table.overwrite(values((1, "a"), (1, "b")), state(), OPEN)
+    with pytest.raises(CountMismatchError, match=r"holds a key \(id\) more than once"):
+        table.merge(values((1, "c")), ["id"], state(), OPEN)
+    assert table.rows() == 2
+
+
 def test_columns_that_are_not_given_stay_in_updated_rows(table: DeltaDestination) -> None:
     wide = {**COLUMNS, "kept": "INTEGER"}
     table.overwrite(values((1, "a", 10), (2, "b", 20), columns=wide), state(), OPEN)
@@ -312,6 +319,22 @@ def test_an_error_while_writing_leaves_the_table_and_no_file(table: DeltaDestina
             change(bad, state(), OPEN)
     assert table.columns() is None
     assert not parquet_files(table)
+
+
+def test_a_file_that_lost_rows_is_noticed_before_the_commit(
+    table: DeltaDestination, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files are read again: here a writer that says more than it wrote."""
+    honest = delta_files.answer_and_rows_into
+
+    def boast(con: duckdb.DuckDBPyConnection, sql: str) -> tuple[list[tuple[Any, ...]], int]:
+        answer, given = honest(con, sql)
+        return [(name, count + 1, *rest) for name, count, *rest in answer], given + 1
+
+    monkeypatch.setattr(delta_files, "answer_and_rows_into", boast)
+    with pytest.raises(CountMismatchError, match=r"2 rows were given .* and its files hold 1"):
+        table.append(values((1, "a")), state(), OPEN)
+    assert (table.columns(), parquet_files(table)) == (None, set())
 
 
 @contextmanager

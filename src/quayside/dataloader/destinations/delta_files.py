@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from quayside.dataloader.destinations.delta_log import DataFile
+from quayside.dataloader.destinations.profile import answer_and_rows_into
 from quayside.dataloader.errors import CountMismatchError
 from quayside.foundation.errors import ServiceUnavailableError
 from quayside.foundation.lake.sql import identifier, literal, reason
@@ -66,12 +67,13 @@ class FileSet:
         """
         own = "" if expected is not None and expected < _FEW_ROWS else "PER_THREAD_OUTPUT, "
         _ = self._log.store  # makes the folder
-        written = self._con.execute(
+        written, given = answer_and_rows_into(
+            self._con,
             f"COPY ({select}) TO {literal(self._log.url)} (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, "
             f"{own}FILE_SIZE_BYTES {FILE_BYTES}, FILENAME_PATTERN '{self._prefix}-{{uuidv7}}', "
-            "OVERWRITE_OR_IGNORE, RETURN_STATS)"
-        ).fetchall()
-        self._check(written)
+            "OVERWRITE_OR_IGNORE, RETURN_STATS)",
+        )
+        self._check(given, {str(row[0]): int(row[1]) for row in written})
         for name, count, size, _footer, statistics, _partition in written:
             file = DataFile(str(name).rpartition("/")[2], int(size), int(count))
             if file.rows:
@@ -80,7 +82,7 @@ class FileSet:
             else:
                 self._remove(file.path)
         self.written = True
-        return sum(int(row[1]) for row in written)
+        return given
 
     def discard(self) -> None:
         """Take the files away. What cannot be is told to the log, and `vacuum` finds it later."""
@@ -92,15 +94,17 @@ class FileSet:
         self.files = []
         self.written = False
 
-    def _check(self, written: Sequence[tuple[Any, ...]]) -> None:
-        """What the files say themselves, read again, against what DuckDB says it wrote."""
-        paths = ", ".join(literal(row[0]) for row in written)
+    def _check(self, given: int, written: Mapping[str, int]) -> None:
+        """What the files say themselves, read again, against what went into the writer and what it says it wrote."""
+        paths = ", ".join(map(literal, written))
         found = self._con.execute(
             f"SELECT file_name, num_rows FROM parquet_file_metadata([{paths}])"  # noqa: S608  quoted
         ).fetchall()
-        if sorted(found) != sorted((row[0], int(row[1])) for row in written):
+        held = sum(written.values())
+        if dict(found) != written or held != given:
             raise CountMismatchError(
-                f"Files of {self._log.url} do not hold the rows that were written to them: nothing was committed."
+                f"{given:,} rows were given to the writer of {self._log.url}, which says {held:,}, and its files hold "
+                f"{sum(rows for _, rows in found):,}: nothing was committed."
             )
 
     def _remove(self, path: str) -> None:

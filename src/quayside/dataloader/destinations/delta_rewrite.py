@@ -1,7 +1,7 @@
 """Changing rows of a Delta table: files that lose a row are written anew without it, all others stay.
 
-Rows are known by file and place, not by key, so that a table that has a key twice is handled like any other. Belongs
-here: merge and removal as files. Does not belong here: commits, and what a strategy makes of a key.
+Rows are known by their file and their place in it. Belongs here: merge and removal as files. Does not belong here:
+commits, and what a strategy makes of a key.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from quayside.dataloader.destinations.delta_commit import Change, Place
 from quayside.dataloader.destinations.delta_files import FILE_COLUMN, ROW_COLUMN, relation
 from quayside.dataloader.destinations.delta_types import duckdb_columns
 from quayside.dataloader.destinations.destination import DELETED_AT, IS_DELETE, Removed, Written
+from quayside.dataloader.errors import CountMismatchError
 from quayside.foundation.lake.sql import identifier, literal
 
 if TYPE_CHECKING:
@@ -63,6 +64,12 @@ class Rewrite:
             f"CREATE TEMP TABLE {found} AS SELECT t.{FILE_COLUMN}, t.{ROW_COLUMN}, s.rowid AS staged_row, "  # noqa: S608
             f"{f'({differs})' if compare else 'true'} AS differs FROM {self._target} t JOIN {staged} s ON {_on(key, 's')}"
         )
+        met = self._count(f"(SELECT DISTINCT staged_row FROM {found})")  # noqa: S608  quoted
+        if met != self._count(found):
+            raise CountMismatchError(
+                f"{self._url} holds a key ({', '.join(key)}) more than once. Nothing was committed: correct "
+                "primary_key_cols, or load the table in full."
+            )
         self._drop(f"SELECT {_PLACE} FROM {found} WHERE differs")  # noqa: S608  quoted
         updated = self._count(found, "differs")
         inserted = self._count(f"(FROM {staged} s ANTI JOIN {found} f ON s.rowid = f.staged_row)")
