@@ -23,6 +23,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "doctor": ("quayside.cli.doctor:app", "Print every setting, where it comes from, and what answers."),
     "db": ("quayside.cli.db:app", "PostgreSQL and Valkey: start, stop, status, migrate."),
     "lake": ("quayside.cli.lake:app", "The lake: tables, snapshots, query, export, publish, maintain."),
+    "tables": ("quayside.cli.tables:app", "Tables that load by configuration: list, add, why, run, reset."),
     "kycc": ("quayside.cli.kycc:app", "Score trade counterparties: generate, ingest, score, explain."),
 }
 

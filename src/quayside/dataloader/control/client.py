@@ -75,6 +75,10 @@ class LakebaseClient:
 
     # -- questions --------------------------------------------------------------------------------------------------
 
+    def ask(self, statement: str, values: Mapping[str, Any]) -> list[Row]:
+        """The rows of one SELECT with bound values."""
+        return self._ask(lambda con: con.execute(statement, values).fetchall())
+
     def get_control_tables(self, state: str | None = "ready", limit: int | None = None) -> list[Row]:
         """Rows of ``table_readiness`` (identity, state, reason …): by default the ready ones, in the order of claims.
 

@@ -30,6 +30,12 @@ TABLE_COLUMNS: Final = (
     "incremental_lookback_hours", "rolling_column", "rolling_days", "partition_column", "num_partitions", "lower_bound",
     "upper_bound", "primary_key_cols", "is_delete", "delete_mode", "schema_contract", "priority", "next_load_date_time",
 )  # fmt: skip
+#: Columns that are not text.
+NOT_TEXT: Final = frozenset(
+    {"db_config_value", "max_concurrent_loads", "max_connections", "statement_timeout_seconds", "load_windows",
+     "is_paused", "is_active", "load_full", "incremental_lookback_hours", "rolling_days", "num_partitions", "is_delete",
+     "priority"}
+)  # fmt: skip
 #: What the control key is made of.
 IDENTITY: Final = (
     "db_config_key", "source_catalog", "source_schema_name", "source_table_name", "load_cron", "load_timezone",
@@ -62,11 +68,9 @@ _POSITIVE: Final = (
 )
 _DESTINATION: Final = re.compile(r"[A-Za-z0-9_]{1,128}")
 _SOURCE_KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-#: Sentences for what only the database can see; everything else is found before.
+#: Sentences for what only the database can see, where its own is not one for people.
 _CONSTRAINTS: Final = {
     "table_control_key": "this source table has a row with the same schedule already",
-    "one_source_per_destination": "another active row loads this destination: two sources, or a strategy that keeps a "
-    "history of its own in the table, cannot share it",
     "table_control_db_config_key_fkey": "there is no source database with this db_config_key: add it with "
     "`quayside tables sources add`",
 }  # fmt: skip
@@ -232,9 +236,9 @@ def _explained(what: str) -> Iterator[None]:
     try:
         yield
     except (psycopg.IntegrityError, psycopg.DataError) as error:
-        reason = _CONSTRAINTS.get(error.diag.constraint_name or "")
         text = error.diag.message_primary or sentence(error)
-        raise InputError(f"{what} is not saved: {f'{reason} ({text})' if reason else text}.") from None
+        reason = _CONSTRAINTS.get(error.diag.constraint_name or "", text)
+        raise InputError(f"{what} is not saved: {reason}.") from None
 
 
 def _refuse(what: str, problems: list[str]) -> None:

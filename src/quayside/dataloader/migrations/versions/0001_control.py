@@ -392,7 +392,7 @@ BEGIN
               OR NEW.load_strategy IN ('append_only', 'scd2', 'chunked_backfill'))
         LIMIT 1;
         IF FOUND THEN
-            RAISE EXCEPTION 'destination %.%.% is loaded by config % already', NEW.destination_catalog,
+            RAISE EXCEPTION 'destination %.%.% is loaded by config % already, and two sources, or a strategy that keeps a history of its own in the table, cannot share one', NEW.destination_catalog,
                 NEW.destination_schema_name, NEW.destination_table_name, other.config_id
                 USING ERRCODE = 'unique_violation', CONSTRAINT = 'one_source_per_destination';
         END IF;
