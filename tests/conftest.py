@@ -135,16 +135,16 @@ def make_settings(**variables: Any) -> Settings:
 def empty_settings(session_settings: Settings, template_database: str, tmp_path: Path) -> Iterator[Settings]:
     """As `settings`, on a database that nothing was migrated in."""
     del template_database  # it also makes the server fast
-    yield from _private(session_settings, tmp_path, "template1")
+    yield from private_settings(session_settings, tmp_path, "template1")
 
 
 @pytest.fixture
 def settings(session_settings: Settings, template_database: str, tmp_path: Path) -> Iterator[Settings]:
     """Settings on a private home below ``tmp_path`` and a private, migrated database of the session's server."""
-    yield from _private(session_settings, tmp_path, template_database)
+    yield from private_settings(session_settings, tmp_path, template_database)
 
 
-def _private(session: Settings, tmp_path: Path, template: str) -> Iterator[Settings]:
+def private_settings(session: Settings, tmp_path: Path, template: str) -> Iterator[Settings]:
     from quayside.foundation.postgres import connect, dispose_engines
 
     name = f"test_{secrets.token_hex(6)}"

@@ -1,0 +1,146 @@
+"""One load: open the source and the destination, run the strategy, tell what happened.
+
+It needs no control database: whoever has one passes its `Fence`. Belongs here: the order of things, cancelling, and
+what errors of DuckDB mean. Does not belong here: any strategy, and anything about control rows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from typing import TYPE_CHECKING
+
+from quayside.dataloader.cancelling import Cancelling
+from quayside.dataloader.cursor import Cursor
+from quayside.dataloader.destinations.destination import Destination, Fence, open_destination
+from quayside.dataloader.errors import CancelledError
+from quayside.dataloader.result import LoadResult
+from quayside.dataloader.strategies import strategy_of
+from quayside.dataloader.strategies.strategy import Done, Load, drop_stage
+from quayside.foundation.errors import InputError
+from quayside.foundation.lake.sql import identifier
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from quayside.dataloader.request import LoadRequest
+    from quayside.dataloader.sources.source import SourceTable
+    from quayside.foundation.settings import Settings
+
+_WITH_CURSOR = frozenset({"incremental", "append_only", "chunked_backfill"})
+
+
+class NoFence:
+    """For whoever loads a table without a control database: nobody else gives the attempt up."""
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        yield
+
+    def check(self) -> None:
+        pass
+
+
+def load_table(
+    settings: Settings,
+    request: LoadRequest,
+    *,
+    fence: Fence | None = None,
+    con: duckdb.DuckDBPyConnection | None = None,
+    source: SourceTable | None = None,
+    destination: Destination | None = None,
+    on_progress: Callable[[int, int | None], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> LoadResult:
+    """Load one table as its row says.
+
+    Args:
+        fence: held around each commit; None = nobody can give the attempt up.
+        con: a connection of the settings' lake, or a cursor of one, kept open for the next load; None = a new one.
+        source, destination: opened already, on `con`; None = as the request says.
+        on_progress: called about once a second with rows done and rows in total (None = not known), from another thread.
+        cancelled: asked several times a second; once it says yes, the running statement is interrupted.
+
+    Raises:
+        FencedError: the attempt was given up; nothing of it is visible that was not committed before.
+        CancelledError: `cancelled` said yes; the same holds.
+        QuaysideError: anything else a person can do something about.
+    """
+    from quayside.foundation.lake import Lake
+
+    started = time.perf_counter()
+    with ExitStack() as stack:
+        if con is None:
+            con = stack.enter_context(closing(Lake(settings).connect()))
+        stack.callback(drop_stage, con)  # after the watcher, which must not interrupt it
+        watched = stack.enter_context(Cancelling(con, fence or NoFence(), cancelled, on_progress))
+        watched.check()
+        if source is None:
+            from quayside.dataloader.sources.source import open_source
+
+            source = stack.enter_context(open_source(settings, con, request))
+        destination = destination or open_destination(settings, con, request)
+        load = Load(settings, request, source, destination, watched, Cursor.of(request, source))
+        with _explained(source, watched):
+            _check(load)
+            before = None if load.before is None or load.cursor is None else load.cursor.text(load.before)
+            done = strategy_of(request.load_strategy)(load)
+            return _result(load, done, before, time.perf_counter() - started)
+
+
+def _check(load: Load) -> None:
+    request = load.request
+    if request.load_strategy in _WITH_CURSOR and load.cursor is None:
+        raise InputError(
+            f"Strategy {request.load_strategy} of {request.source_table_name} needs an incremental_column."
+        )
+    if load.cursor is not None and load.cursor.kind == "date" and request.load_strategy != "full":
+        load.warnings.append(
+            f"Cursor {identifier(load.cursor.column)} is a date: rows changed later without a later date are not seen. "
+            "Choose a column that every change moves, or strategy rolling."
+        )
+
+
+def _result(load: Load, done: Done, before: str | None, seconds: float) -> LoadResult:
+    written = done.written
+    if load.capped:
+        load.warnings.append(
+            f"The row cap of {load.request.row_cap} rows cut the load: the table is not complete."
+        )
+    return LoadResult(
+        outcome="loaded" if written.inserted + written.updated + written.deleted else "unchanged",
+        strategy=done.strategy or load.request.load_strategy,
+        rows_read=load.rows_read,
+        rows_inserted=written.inserted,
+        rows_updated=written.updated,
+        rows_deleted=written.deleted,
+        rows_total=load.destination.rows(),
+        bytes_written=written.bytes,
+        seconds=seconds,
+        cursor_before=before,
+        cursor_after=done.cursor,
+        backfill_cursor=done.backfill_cursor,
+        handed_over=done.handed_over,
+        deletes_checked_at=done.deletes_checked_at,
+        capped=load.capped,
+        columns=load.destination.columns() or {},
+        schema_changes=load.changes,
+        warnings=load.warnings,
+    )
+
+
+@contextmanager
+def _explained(source: SourceTable, watched: Cancelling) -> Iterator[None]:
+    """Turn errors of DuckDB into what they mean here."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.InterruptException:
+        watched.check()  # says why; without a reason it was Ctrl-C, which DuckDB turns into this
+        raise CancelledError("The load was interrupted.") from None
+    except duckdb.Error as error:
+        if (meant := source.explain(error)) is not None:
+            raise meant from None
+        raise
