@@ -27,6 +27,8 @@ _ROOM: Final = "quayside.dataloader.sources"
 
 #: ``db_type`` → module in this room.
 MODULES: Final[dict[str, str]] = {
+    "mariadb": "mysql",
+    "mysql": "mysql",
     "postgresql": "postgresql",
 }
 
