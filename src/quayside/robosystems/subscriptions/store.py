@@ -1,0 +1,329 @@
+"""Subscriptions in PostgreSQL: every change is a compare-and-set on state and version, with its line of history.
+
+All on the caller's connection, so that a move is committed with what it belongs to.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import fields
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from quayside.foundation import audit
+from quayside.foundation.errors import ConflictError, NotFoundError, UsageError
+from quayside.robosystems.periods import in_utc, utc_now
+from quayside.robosystems.subscriptions.states import MOVES, State, may_move
+from quayside.robosystems.subscriptions.subscription import Subscription, Transition
+
+if TYPE_CHECKING:
+    import psycopg
+
+COLUMNS: Final = ", ".join(field.name for field in fields(Subscription))
+
+_MOVE: Final = f"""
+UPDATE robosystems.subscriptions
+SET state = %(to)s, state_at = %(at)s, version = version + 1,
+    activated_at = CASE WHEN %(to)s = 'active' THEN coalesce(activated_at, %(at)s) ELSE activated_at END,
+    canceled_at = CASE %(to)s WHEN 'canceled' THEN %(at)s WHEN 'active' THEN NULL ELSE canceled_at END,
+    ends_at = CASE %(to)s WHEN 'canceled' THEN coalesce(%(ends_at)s, %(at)s) WHEN 'active' THEN NULL
+                          WHEN 'ended' THEN least(ends_at, %(at)s) ELSE ends_at END,
+    -- A new life is tried afresh, and with a graph of its own: the books of the old one are closed.
+    attempt = CASE WHEN %(to)s = 'provisioning' THEN 0 ELSE attempt END,
+    graph_id = CASE WHEN %(to)s = 'provisioning' THEN NULL ELSE graph_id END,
+    next_attempt_at = NULL,
+    last_error = CASE WHEN %(to)s IN ('provisioning', 'active') THEN NULL ELSE last_error END
+WHERE subscription_id = %(id)s AND state = %(from)s AND version = %(version)s
+RETURNING {COLUMNS}
+"""  # noqa: S608 - made of constants of this package
+_HISTORY: Final = (
+    "INSERT INTO robosystems.subscription_transitions (subscription_id, from_state, to_state, version, at, actor, reason)"
+    " VALUES (%(id)s, %(from)s, %(to)s, %(version)s, %(at)s, %(actor)s, %(reason)s)"
+)
+_PLAN: Final = (
+    "INSERT INTO robosystems.plan_changes (subscription_id, effective_at, from_plan, plan, actor)"
+    " VALUES (%(id)s, %(at)s, %(from)s, %(plan)s, %(actor)s)"
+)
+
+
+class Subscriptions:
+    """The subscriptions of one database, on one psycopg connection. ``at`` is when something happens, by default now."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self.connection = connection
+
+    def create(
+        self,
+        customer_id: str,
+        plan: str,
+        *,
+        subscription_id: str | None = None,
+        resource_type: str = "graph",
+        request: Mapping[str, Any] | None = None,
+        at: datetime | None = None,
+    ) -> Subscription:
+        """Take an order: a subscription in ``pending``. With an id that is there already, that one is returned.
+
+        Raises:
+            NotFoundError: there is no such customer or plan.
+            UsageError: the plan is of the other kind of resource.
+            ConflictError: the id stands for another order.
+        """
+        moment = _moment(at)
+        self._check_plan(plan, resource_type, moment)
+        con, wanted = self.connection, subscription_id or f"sub_{secrets.token_hex(10)}"
+        if (
+            con.execute("SELECT FROM robosystems.customers WHERE customer_id = %s", [customer_id]).fetchone()
+            is None
+        ):
+            raise NotFoundError(f"There is no customer {customer_id!r}.")
+        with con.transaction():
+            row = con.execute(
+                "INSERT INTO robosystems.subscriptions (subscription_id, customer_id, resource_type, plan, plan_at, state,"
+                " state_at, request, created_by, created_at) VALUES (%(id)s, %(customer)s, %(type)s, %(plan)s, %(at)s,"
+                " 'pending', %(at)s, %(request)s, %(actor)s, %(at)s) ON CONFLICT DO NOTHING RETURNING 1",
+                {
+                    "id": wanted,
+                    "customer": customer_id,
+                    "type": resource_type,
+                    "plan": plan,
+                    "at": moment,
+                    "request": json.dumps(dict(request or {})),
+                    "actor": audit.actor(),
+                },
+            ).fetchone()
+            if row is not None:
+                self._note(wanted, None, "pending", 1, moment, "ordered")
+                con.execute(
+                    _PLAN, {"id": wanted, "at": moment, "from": None, "plan": plan, "actor": audit.actor()}
+                )
+        found = self.get(wanted)
+        if row is None and (found.customer_id, found.resource_type) != (customer_id, resource_type):
+            raise ConflictError(f"Subscription {wanted} is another order already: give this one another id.")
+        return found
+
+    def get(self, subscription_id: str) -> Subscription:
+        """A subscription by its id. Raises: NotFoundError."""
+        row = self.connection.execute(
+            f"SELECT {COLUMNS} FROM robosystems.subscriptions WHERE subscription_id = %s".encode(),  # noqa: S608 - constants
+            [subscription_id],
+        ).fetchone()
+        if row is None:
+            raise NotFoundError(f"There is no subscription {subscription_id!r}.")
+        return Subscription(*row)
+
+    def history(self, subscription_id: str) -> list[Transition]:
+        """Every state it was in, oldest first."""
+        rows = self.connection.execute(
+            "SELECT from_state, to_state, version, at, actor, reason FROM robosystems.subscription_transitions"
+            " WHERE subscription_id = %s ORDER BY version",
+            [subscription_id],
+        )
+        return [Transition(*row) for row in rows]
+
+    def move(
+        self,
+        seen: Subscription,
+        to: State,
+        reason: str = "",
+        *,
+        at: datetime | None = None,
+        ends_at: datetime | None = None,
+    ) -> Subscription:
+        """Move a subscription from the state and version it was seen in.
+
+        Raises:
+            UsageError: the table of moves does not allow it.
+            ConflictError: it was changed since it was seen; nothing was changed now.
+        """
+        if not may_move(seen.state, to):
+            allowed = ", ".join(sorted(MOVES[seen.state])) or "nothing else"
+            raise UsageError(
+                f"Subscription {seen.subscription_id} is {seen.state} and cannot become {to}, only {allowed}."
+            )
+        if to == "active" and seen.graph_id is None:
+            raise UsageError(
+                f"Subscription {seen.subscription_id} has no graph yet: it cannot become active."
+            )
+        bound = {
+            "id": seen.subscription_id,
+            "from": seen.state,
+            "to": to,
+            "version": seen.version,
+            "at": _moment(at),
+            "ends_at": None if ends_at is None else in_utc(ends_at),
+        }
+        with self.connection.transaction():
+            row = self.connection.execute(_MOVE.encode(), bound).fetchone()
+            if row is None:
+                raise self._changed(seen)
+            self._note(seen.subscription_id, seen.state, to, seen.version + 1, bound["at"], reason)
+        return Subscription(*row)
+
+    # -- verbs ------------------------------------------------------------------------------------------------------
+
+    def await_payment(self, subscription_id: str, *, at: datetime | None = None) -> Subscription:
+        """Checkout has begun."""
+        return self._to(subscription_id, "pending_payment", "checkout", at)
+
+    def paid(self, subscription_id: str, *, at: datetime | None = None) -> Subscription:
+        """Paid, or on account: from now on `pending_subscription_sensor` makes its graph. Told again, nothing changes;
+        a past-due subscription is active again."""
+        seen = self.get(subscription_id)
+        if seen.state in ("provisioning", "active"):
+            return seen
+        return self.move(seen, "active" if seen.state == "past_due" else "provisioning", "paid", at=at)
+
+    def past_due(self, subscription_id: str, reason: str = "payment failed") -> Subscription:
+        """A payment failed: no more allowances until it is paid."""
+        return self._to(subscription_id, "past_due", reason)
+
+    def pause(self, subscription_id: str, reason: str = "") -> Subscription:
+        """Keep the graph, give no allowance."""
+        return self._to(subscription_id, "paused", reason)
+
+    def resume(self, subscription_id: str, reason: str = "", *, at: datetime | None = None) -> Subscription:
+        """Back to active: from paused, or from canceled while it runs.
+
+        Raises:
+            UsageError: it is over.
+        """
+        seen = self.get(subscription_id)
+        if seen.state == "canceled" and seen.ends_at is not None and seen.ends_at <= _moment(at):
+            raise UsageError(
+                f"Subscription {subscription_id} ran until {seen.ends_at:%Y-%m-%d %H:%M} UTC: order again."
+            )
+        return self._to(subscription_id, "active", reason, at)
+
+    def cancel(
+        self,
+        subscription_id: str,
+        *,
+        ends_at: datetime | None = None,
+        reason: str = "",
+        at: datetime | None = None,
+    ) -> Subscription:
+        """Cancel: it runs until `ends_at` (default: at once), then its graph is backed up and removed.
+
+        Raises:
+            UsageError: it is over, or `ends_at` lies in the past.
+            ConflictError: its graph is being made right now.
+        """
+        seen, moment = self.get(subscription_id), _moment(at)
+        if seen.state == "canceled":
+            return seen
+        if ends_at is not None and in_utc(ends_at) < moment:
+            raise UsageError(
+                f"Subscription {subscription_id} cannot end in the past ({ends_at.isoformat()})."
+            )
+        if seen.state == "provisioning" and seen.attempt > 0:
+            raise ConflictError(
+                f"The graph of subscription {subscription_id} is being made: cancel when that is over."
+            )
+        return self.move(seen, "canceled", reason, at=moment, ends_at=ends_at)
+
+    def retry(self, subscription_id: str, reason: str = "") -> Subscription:
+        """Make the graph of a failed subscription once more, with five attempts of its own."""
+        return self._to(subscription_id, "provisioning", reason)
+
+    def change_plan(
+        self,
+        subscription_id: str,
+        plan: str,
+        *,
+        effective_at: datetime | None = None,
+        at: datetime | None = None,
+    ) -> Subscription:
+        """Change the plan from a moment on, which may lie ahead; hours before it are billed by the plan they had.
+
+        Raises:
+            UsageError: it is over, or `effective_at` lies before now or before another change of plan.
+            ConflictError: it was changed at the same moment.
+        """
+        seen, now = self.get(subscription_id), _moment(at)
+        moment = now if effective_at is None else in_utc(effective_at)
+        if seen.state in ("ended", "failed", "canceled"):
+            raise UsageError(f"Subscription {subscription_id} is {seen.state}: its plan cannot change.")
+        if moment < now:
+            raise UsageError(
+                "A plan changes now or later: hours that are over keep the plan they were billed by."
+            )
+        self._check_plan(plan, seen.resource_type, moment)
+        con = self.connection
+        with con.transaction():
+            # Also takes the row's lock, so that of two changes at once the second sees the first.
+            changed = con.execute(
+                "UPDATE robosystems.subscriptions SET version = version + 1 WHERE subscription_id = %s AND version = %s",
+                [subscription_id, seen.version],
+            ).rowcount
+            if not changed:
+                raise self._changed(seen)
+            last = con.execute(
+                "SELECT max(effective_at), (array_agg(plan ORDER BY effective_at DESC))[1]"
+                " FROM robosystems.plan_changes WHERE subscription_id = %s",
+                [subscription_id],
+            ).fetchone()
+            assert last is not None
+            if last[0] is not None and last[0] >= moment:
+                raise UsageError(
+                    f"Subscription {subscription_id} changes to {last[1]} at {last[0]:%Y-%m-%d %H:%M:%S} UTC: "
+                    "the next change comes after that."
+                )
+            bound = {"id": subscription_id, "at": moment, "from": last[1] or seen.plan, "plan": plan}
+            con.execute(_PLAN, bound | {"actor": audit.actor()})
+            apply_plan_changes(con, now)
+        return self.get(subscription_id)
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _to(self, subscription_id: str, to: State, reason: str, at: datetime | None = None) -> Subscription:
+        seen = self.get(subscription_id)
+        return seen if seen.state == to else self.move(seen, to, reason, at=at)
+
+    def _note(
+        self, subscription_id: str, before: State | None, to: State, version: int, at: datetime, reason: str
+    ) -> None:
+        bound = {
+            "id": subscription_id,
+            "from": before,
+            "to": to,
+            "version": version,
+            "at": at,
+            "reason": reason,
+        }
+        self.connection.execute(_HISTORY, bound | {"actor": audit.actor()})
+
+    def _changed(self, seen: Subscription) -> ConflictError:
+        now = self.get(seen.subscription_id)
+        return ConflictError(
+            f"Subscription {seen.subscription_id} was {seen.state} (version {seen.version}) and is {now.state} (version "
+            f"{now.version}) now: somebody else was faster. Nothing was changed; look again and repeat."
+        )
+
+    def _check_plan(self, plan: str, resource_type: str, at: datetime) -> None:
+        rows = self.connection.execute(
+            "SELECT DISTINCT plan, family FROM robosystems.plans WHERE effective_from <= %s ORDER BY plan",
+            [at],
+        ).fetchall()
+        families = {name: family for name, family in rows}
+        if plan not in families:
+            raise NotFoundError(f"There is no plan {plan!r}: there are {', '.join(families)}.")
+        if families[plan] != resource_type:
+            raise UsageError(f"Plan {plan} is for a {families[plan]}, not for a {resource_type}.")
+
+
+def apply_plan_changes(connection: psycopg.Connection[Any], now: datetime | None = None) -> int:
+    """Let changes of plan that were set for a time that has come take effect; how many subscriptions changed."""
+    return connection.execute(
+        "UPDATE robosystems.subscriptions AS s SET plan = c.plan, plan_at = c.effective_at, version = s.version + 1"
+        " FROM (SELECT DISTINCT ON (subscription_id) subscription_id, plan, effective_at FROM robosystems.plan_changes"
+        "       WHERE effective_at <= %(now)s ORDER BY subscription_id, effective_at DESC) AS c"
+        " WHERE c.subscription_id = s.subscription_id AND c.effective_at > s.plan_at",
+        {"now": _moment(now)},
+    ).rowcount
+
+
+def _moment(at: datetime | None) -> datetime:
+    return utc_now() if at is None else in_utc(at)
