@@ -39,7 +39,12 @@ class Arrival:
 
 
 def of_table(
-    column: str, number: int, data_type: str, declared: str, numbers: tuple[int, int] | None
+    column: str,
+    number: int,
+    data_type: str,
+    declared: str,
+    numbers: tuple[int, int] | None,
+    collation: str | None,
 ) -> Arrival:
     """A column of a table. `column` is quoted, `declared` the whole type in words, `numbers` precision and scale."""
     unsigned = "unsigned" in declared
