@@ -139,11 +139,13 @@ def post(
     return write(con, author)
 
 
-def stage(con: psycopg.Connection[Any], columns: str, rows: str, bound: Mapping[str, Any]) -> None:
-    """First half of `post`: the rows."""
+def stage(
+    con: psycopg.Connection[Any], columns: str, rows: str, bound: Mapping[str, Any], first: str = ""
+) -> None:
+    """First half of `post`: the rows. ``first`` is a WITH clause that may write, whose rows the SELECT may read."""
     con.execute(_STAGE)
     con.execute("DELETE FROM quayside_postings")
-    con.execute(f"INSERT INTO quayside_postings ({columns}) {rows}".encode(), bound)
+    con.execute(f"{first} INSERT INTO quayside_postings ({columns}) {rows}".encode(), bound)
 
 
 def write(con: psycopg.Connection[Any], author: Author) -> Posted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 
 _ORIGINAL: Final = """
 SELECT t.account_id, t.kind, t.key, least(t.from_account, t.to_account), t.to_account = t.account_id, t.amount,
-       t.amount - coalesce((SELECT sum(r.amount) FROM robosystems.transfers AS r WHERE r.reverses = t.id), 0),
-       (t.effective_at AT TIME ZONE 'UTC')::date
+       t.amount - coalesce((SELECT sum(r.amount) FROM robosystems.transfers AS r WHERE r.reverses = t.id), 0)
 FROM robosystems.transfers AS t WHERE t.id = %s
 """
 _COLUMNS: Final = "account_id, key, kind, operation, system_account, change, effective_at, period, reverses, metadata, source"
@@ -27,6 +27,19 @@ _ROW: Final = (
     " (%(at)s::timestamptz AT TIME ZONE 'UTC')::date, %(reverses)s, %(metadata)s::jsonb, %(source)s"
 )
 _BY_KEY: Final = "SELECT id, balance_after, reverses, amount FROM robosystems.transfers WHERE key = %s"
+
+
+@dataclass(frozen=True)
+class _Original:
+    """A transfer, and how much of it (``left``) was not reversed yet."""
+
+    account: int
+    kind: str
+    key: str
+    system: int
+    incoming: bool
+    amount: Decimal
+    left: Decimal
 
 
 def refund(
@@ -38,38 +51,38 @@ def refund(
     author: Author,
 ) -> Entry:
     """Give consumed credits back as a grant; see `Ledger.refund`."""
-    account, kind, _, system, _, whole, left, _ = _original(con, transfer_id)
+    original = _original(con, transfer_id)
     if (repeated := _repeated(con, key, transfer_id, amount)) is not None:
         return repeated
-    if kind not in ("consumption", "storage"):
-        raise BooksError(f"Transfer {transfer_id} is {kind}, no consumption: void it instead.")
-    wanted = left if amount is None else amount
-    if not 0 < wanted <= left:
+    if original.kind not in ("consumption", "storage"):
+        raise BooksError(f"Transfer {transfer_id} is {original.kind}, no consumption: void it instead.")
+    wanted = original.left if amount is None else amount
+    if not 0 < wanted <= original.left:
         raise BooksError(
-            f"Transfer {transfer_id} took {whole.normalize():f} credits of which {left.normalize():f} are left to refund, "
+            f"Transfer {transfer_id} took {original.amount.normalize():f} credits of which {original.left.normalize():f} are left to refund, "
             f"not {wanted.normalize():f}."
         )
-    return _reverse(con, transfer_id, account, "refund", kind, system, wanted, key, "refund", reason, author)
+    return _reverse(con, transfer_id, original, "refund", wanted, key, "refund", reason, author)
 
 
 def void(con: psycopg.Connection[Any], transfer_id: int, reason: str, author: Author) -> Entry:
     """Undo what is left of a transfer; see `Ledger.void`."""
-    account, kind, key, system, incoming, _, left, _ = _original(con, transfer_id)
+    original = _original(con, transfer_id)
     if (repeated := _repeated(con, f"void:{transfer_id}", transfer_id, None)) is not None:
         return repeated
-    if kind == "void":
+    if original.kind == "void":
         raise BooksError(f"Transfer {transfer_id} is a void itself and stays.")
-    if kind == "overage":
-        raise BooksError(f"Transfer {transfer_id} ({key}) was invoiced: void its invoice.")
+    if original.kind == "overage":
+        raise BooksError(f"Transfer {transfer_id} ({original.key}) was invoiced: void its invoice.")
     return undo(con, transfer_id, reason, author)
 
 
 def undo(con: psycopg.Connection[Any], transfer_id: int, reason: str, author: Author) -> Entry:
     """As `void`, for whoever knows that the transfer may be undone (an invoice being voided)."""
-    account, kind, _, system, incoming, _, left, _ = _original(con, transfer_id)
-    if not left:
+    original = _original(con, transfer_id)
+    if not original.left:
         raise BooksError(f"Transfer {transfer_id} was reversed in full before: nothing is left to void.")
-    if incoming:
+    if original.incoming:
         expired = con.execute(
             "SELECT FROM robosystems.transfers WHERE key = %s", [f"expiry:{transfer_id}"]
         ).fetchone()
@@ -78,33 +91,31 @@ def undo(con: psycopg.Connection[Any], transfer_id: int, reason: str, author: Au
                 f"What was left of grant {transfer_id} has expired, so a void would take it twice: adjust the account."
             )
         # What is left of its grant goes with it; the rest of the amount was spent and becomes debt of the account.
-        posting.settle(con, "SELECT %(account)s::bigint", {"account": account})
+        posting.settle(con, "SELECT %(account)s::bigint", {"account": original.account})
         con.execute(
             "UPDATE robosystems.grants SET remaining = remaining - least(remaining, %s) WHERE transfer_id = %s",
-            [left, transfer_id],
+            [original.left, transfer_id],
         )
     return _reverse(
         con,
         transfer_id,
-        account,
+        original,
         "void",
-        kind,
-        system,
-        -left if incoming else left,
+        -original.left if original.incoming else original.left,
         f"void:{transfer_id}",
-        None if incoming else "refund",
+        None if original.incoming else "refund",
         reason,
         author,
     )
 
 
-def _original(con: psycopg.Connection[Any], transfer_id: int) -> tuple[Any, ...]:
+def _original(con: psycopg.Connection[Any], transfer_id: int) -> _Original:
     """The transfer, with its account locked, so that what is left of it stays so."""
     posting.lock(con, "SELECT account_id FROM robosystems.transfers WHERE id = %(id)s", {"id": transfer_id})
     row = con.execute(_ORIGINAL, [transfer_id]).fetchone()
     if row is None:
         raise NotFoundError(f"There is no transfer {transfer_id}.")
-    return row
+    return _Original(*row)
 
 
 def _repeated(
@@ -121,10 +132,8 @@ def _repeated(
 def _reverse(
     con: psycopg.Connection[Any],
     transfer_id: int,
-    account: int,
+    original: _Original,
     kind: str,
-    operation: str,
-    system: int,
     change: Decimal,
     key: str,
     source: str | None,
@@ -137,11 +146,11 @@ def _reverse(
         _ROW,
         author.bound
         | {
-            "account": account,
+            "account": original.account,
             "key": key,
             "kind": kind,
-            "operation": operation,
-            "system": system,
+            "operation": original.kind,
+            "system": original.system,
             "change": change,
             "reverses": transfer_id,
             "metadata": json.dumps({"reason": reason}) if reason else None,

@@ -1,0 +1,27 @@
+"""What is charged, given and invoiced, for all accounts at once: one unit of work per graph and period, each done once.
+
+Every function takes a period and can be run again, by two at once, dry, or over a range; it writes through `quayside.robosystems.ledger`.
+"""
+
+from quayside.robosystems.billing.allowance import Allocation, allocate, first_allowance
+from quayside.robosystems.billing.expiry import Expiry, expire_credits
+from quayside.robosystems.billing.invoices import Invoice, invoices, pay, void_invoice, write_off
+from quayside.robosystems.billing.overage import Overage, bill_overage
+from quayside.robosystems.billing.storage import StorageBilling, bill_storage
+
+__all__ = [
+    "Allocation",
+    "Expiry",
+    "Invoice",
+    "Overage",
+    "StorageBilling",
+    "allocate",
+    "bill_overage",
+    "bill_storage",
+    "expire_credits",
+    "first_allowance",
+    "invoices",
+    "pay",
+    "void_invoice",
+    "write_off",
+]

@@ -1,0 +1,55 @@
+"""How a job over all accounts is cut into transactions, run dry, and repeated: whatever it is killed in, the next run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from quayside.foundation import audit
+from quayside.robosystems.ledger.posting import Author
+from quayside.robosystems.periods import in_utc, utc_now
+
+if TYPE_CHECKING:
+    import psycopg
+
+#: Accounts of one transaction: few enough that a consumer waits for a lock for well below a second.
+CHUNK: Final = 10_000
+
+
+def author_of(at: datetime | None, run_id: str | None) -> Author:
+    """Who books, and when: by default whoever acts here, now."""
+    return Author(utc_now() if at is None else in_utc(at), audit.actor(), run_id)
+
+
+def run(con: psycopg.Connection[Any], dry_run: bool) -> AbstractContextManager[Any]:
+    """The whole of a job: transactions inside it are committed one by one, or all undone when it is a dry run."""
+    if dry_run:
+        return con.transaction(force_rollback=True)
+    return _Plain()
+
+
+class _Plain(AbstractContextManager[None]):
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def slices(
+    con: psycopg.Connection[Any],
+    accounts: str,
+    size: int = CHUNK,
+    bound: dict[str, Any] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Ranges of account ids (``after`` exclusive, ``until`` inclusive) that hold `size` each of those a SELECT names."""
+    after = 0
+    while True:
+        row = con.execute(
+            f"SELECT max(account_id) FROM (SELECT DISTINCT account_id FROM ({accounts}) AS a"  # noqa: S608 - constants
+            " WHERE account_id > %(after)s ORDER BY account_id LIMIT %(size)s) AS slice".encode(),
+            {"after": after, "size": size} | (bound or {}),
+        ).fetchone()
+        if row is None or row[0] is None:
+            return
+        yield {"after": after, "until": row[0]}
+        after = row[0]
