@@ -26,16 +26,22 @@ from quayside.foundation.settings import load_settings
 OUTCOME_TAG = "outcome"
 
 
+def _spec(op: str, description: str) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        named(op),
+        description=description,
+        group_name=GROUP,
+        owners=[OWNER],
+        kinds={"duckdb", "postgres"},
+        skippable=True,
+    )
+
+
 @dg.multi_asset(
     name=TABLE_OP,
     specs=[
-        dg.AssetSpec(
-            named(TABLE_OP),
-            description="One attempt at one table of control.table_control. The loaded table is an asset of its own.",
-            group_name=GROUP,
-            owners=[OWNER],
-            kinds={"duckdb", "postgres"},
-            skippable=True,
+        _spec(
+            TABLE_OP, "One attempt at one table of control.table_control. The loaded table is an asset of its own."
         )
     ],
 )
@@ -46,8 +52,9 @@ def table_load(
     execution_plane: dg.ResourceParam[ExecutionPlane],
 ) -> Iterator[dg.MaterializeResult]:
     """Load one table."""
-    loading = Loading(context, lakebase.get_client(), load_settings().dagster_webserver_url)
-    [outcome] = loading.run(execution_plane, [(config.config_id, config.attempt)])
+    with lakebase.get_client() as client:
+        loading = Loading(context, client, load_settings().dagster_webserver_url)
+        [outcome] = loading.run(execution_plane, [(config.config_id, config.attempt)])
     context.instance.add_run_tags(context.run_id, {OUTCOME_TAG: outcome.ending})
     if outcome.ending in ("Failed", "Cancelled"):
         raise dg.Failure(outcome.message, allow_retries=False)
@@ -64,22 +71,32 @@ def table_load(
         )
 
 
-@dg.op(name=BATCH_OP, description="Attempts at several tables of one database, in one process.")
+@dg.multi_asset(
+    name=BATCH_OP,
+    specs=[
+        _spec(
+            BATCH_OP,
+            "Attempts at several tables of one database, in one process. Each loaded table is an asset of its own.",
+        )
+    ],
+)
 def batch_load(
-    context: dg.OpExecutionContext,
+    context: dg.AssetExecutionContext,
     config: DataloaderBatchConfig,
     lakebase: LakebaseResource,
     execution_plane: dg.ResourceParam[ExecutionPlane],
-) -> None:
+) -> Iterator[dg.MaterializeResult]:
     """Load the tables. One that fails makes the run red, and changes nothing for the others."""
-    loading = Loading(context, lakebase.get_client(), load_settings().dagster_webserver_url)
-    outcomes = loading.run(execution_plane, [(table.config_id, table.attempt) for table in config.tables])
+    with lakebase.get_client() as client:
+        loading = Loading(context, client, load_settings().dagster_webserver_url)
+        outcomes = loading.run(execution_plane, [(table.config_id, table.attempt) for table in config.tables])
     word = roll_up(outcomes)
     context.instance.add_run_tags(context.run_id, {OUTCOME_TAG: word})
-    counted = ", ".join(f"{count} {ending}" for ending, count in Counter(o.ending for o in outcomes).items())
+    counted = Counter(outcome.ending for outcome in outcomes)
     if word != "Succeeded":
-        raise dg.Failure(f"{word}: {counted}. {_causes(outcomes)}", allow_retries=False)
-    context.log.info(f"{word}: {counted}.")
+        said = ", ".join(f"{count} {ending}" for ending, count in counted.items())
+        raise dg.Failure(f"{word}: {said}. {_causes(outcomes)}", allow_retries=False)
+    yield dg.MaterializeResult(metadata={"tables": len(outcomes), **counted})
 
 
 def roll_up(outcomes: Sequence[Outcome]) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from quayside.dataloader.dagster.assets import table_load
+from quayside.dataloader.dagster.assets import batch_load, table_load
 from quayside.dataloader.dagster.jobs import JOBS
 from quayside.dataloader.dagster.monitors import MONITORS
 from quayside.dataloader.dagster.plane import LocalPlane
@@ -17,7 +17,7 @@ from quayside.dataloader.dagster.sensors import master_sensor
 def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
     """The location's definitions; for tests `resources` replaces resources by key."""
     return dg.Definitions(
-        assets=[table_load],
+        assets=[table_load, batch_load],
         jobs=JOBS,
         sensors=[master_sensor, *MONITORS, *RUN_STATUS_SENSORS],
         resources={
@@ -31,3 +31,7 @@ def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definiti
 
 
 defs = build_definitions()
+
+# Resolved, so that what a reader imports can be executed.
+dataloader_table_load = defs.resolve_job_def("dataloader_table_load")
+dataloader_batch_load = defs.resolve_job_def("dataloader_batch_load")

@@ -17,14 +17,11 @@ TABLE = dg.define_asset_job(
 )
 
 
-@dg.job(
-    name=BATCH_JOB,
+BATCH = dg.define_asset_job(
+    BATCH_JOB,
+    selection=dg.AssetSelection.assets(batch_load),
     description="Load several tables of one database, in one process (DATALOADER_TABLES_PER_RUN).",
     tags=TAGS,
 )
-def dataloader_batch_load() -> None:
-    """Load several tables."""
-    batch_load()
 
-
-JOBS = [TABLE, dataloader_batch_load]
+JOBS = [TABLE, BATCH]

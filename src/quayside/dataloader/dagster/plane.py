@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,11 +44,14 @@ class LocalPlane(dg.ConfigurableResource):
         client = dg.PipesSubprocessClient(
             message_reader=ListeningReader(listen), termination_timeout_seconds=STOP_SECONDS
         )
-        client.run(
-            context=context,
-            command=[sys.executable, str(script())],
-            extras={**extras, "parent_pid": os.getpid()},
-        )
+        with warnings.catch_warnings():
+            # Of a property that Dagster itself reads whenever it opens a session.
+            warnings.simplefilter("ignore", dg.PreviewWarning)
+            client.run(
+                context=context,
+                command=[sys.executable, str(script())],
+                extras={**extras, "parent_pid": os.getpid()},
+            )
 
 
 def script() -> Path:
