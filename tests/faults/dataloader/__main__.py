@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.faults.dataloader import staged
 from tests.faults.dataloader.run import run
+from tests.faults.dataloader.workload import TABLES
 
 
 def main() -> int:
@@ -17,6 +18,7 @@ def main() -> int:
     )
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--tables", help="names, separated by commas; all by default")
     parser.add_argument("--report", type=Path, help="also write the report here")
     parser.add_argument("--staged", action="store_true", help="only the staged interleavings, with every guard in place")
     parser.add_argument(
@@ -29,7 +31,8 @@ def main() -> int:
     if options.staged or options.without:
         report = staged.run(options.without or [], with_guards=options.staged)
     else:
-        report = run(options.seed, options.kills)
+        names = options.tables.split(",") if options.tables else [t.name for t in TABLES]
+        report = run(options.seed, options.kills, tuple(t for t in TABLES if t.name in names))
     text = json.dumps(report, indent=2, default=str)
     print(text)
     if options.report:

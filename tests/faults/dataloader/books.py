@@ -61,7 +61,8 @@ def problems(con: psycopg.Connection[Any], names: Mapping[int, str]) -> list[str
     found: list[str] = []
     rows = con.execute(
         "SELECT config_id, last_status, attempt, next_load_date_time, last_status_message FROM control.table_control "
-        "ORDER BY config_id"
+        "WHERE config_id = ANY(%s) ORDER BY config_id",
+        [list(names)],
     ).fetchall()
     ticks: dict[int, list[datetime]] = defaultdict(list)
     for config_id, at in con.execute("SELECT config_id, at FROM faults.ticks ORDER BY at").fetchall():

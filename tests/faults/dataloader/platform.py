@@ -29,7 +29,7 @@ from quayside.foundation.settings import Settings, project_root
 from tests.faults.dataloader import workload
 from tests.faults.dataloader.points import Points, alive
 
-LEASE_SECONDS: Final = 6
+LEASE_SECONDS: Final = 10
 SOURCE: Final = "shop"
 FOLDER_PREFIX: Final = "quayside-faults-dataloader-"
 #: Variables that would lead a process under test elsewhere.
@@ -85,7 +85,11 @@ class Platform:
             con.execute(
                 "INSERT INTO control.table_control_dbconfig (db_config_key, db_type, db_config_value, db_kv_scope) "
                 "VALUES (%s, 'postgresql', %s, 'env')",
-                [SOURCE, '{"host": "FAULTS_HOST", "port": 5432, "service_name": "FAULTS_NAME", "user": "FAULTS_NAME"}'],
+                [
+                    SOURCE,
+                    '{"host": "FAULTS_HOST", "port": 5432, "service_name": {"value": "quayside"}, '
+                    '"user": {"value": "quayside"}}',
+                ],
             )
             workload.configure(con, self.tables, SOURCE, due=False)
             con.execute("UPDATE control.table_control SET last_status = 'Succeeded'")  # waits for its first tick
@@ -100,22 +104,27 @@ class Platform:
         """The product's own client, which waits out a server that is restarted."""
         return LakebaseClient(self.settings, patience_seconds=30)
 
-    def tick(self) -> int:
-        """Make due whatever has been loaded since its last tick, and note it in the same transaction; how many."""
+    def tick(self, config_id: int | None = None) -> int:
+        """Make due what has been loaded since its last tick, or only that row, and note it in the same transaction."""
         with self.control() as con:
             return con.execute(
                 "WITH due AS (UPDATE control.table_control SET next_load_date_time = clock_timestamp() "
-                "WHERE last_status = 'Succeeded' AND next_load_date_time IS NULL RETURNING config_id) "
-                "INSERT INTO faults.ticks (config_id) SELECT config_id FROM due"
+                "WHERE last_status = 'Succeeded' AND next_load_date_time IS NULL AND config_id = coalesce(%s, config_id) "
+                "RETURNING config_id) INSERT INTO faults.ticks (config_id) SELECT config_id FROM due",
+                [config_id],
             ).rowcount
 
-    def free_failed(self) -> int:
-        """What a person or the retry analysis does: failed rows may load again; how many there were."""
+    def free_failed(self, config_id: int | None = None) -> int:
+        """What a person or the retry analysis does: failed rows (or only that one) may load again; how many there were."""
         with self.control() as con:
-            failed = con.execute("SELECT config_id FROM control.table_control WHERE last_status = 'Failed'").fetchall()
+            failed = con.execute(
+                "SELECT config_id FROM control.table_control WHERE last_status = 'Failed' "
+                "AND config_id = coalesce(%s, config_id)",
+                [config_id],
+            ).fetchall()
         with self.client() as client:
-            for (config_id,) in failed:
-                client.reset_for_retry(config_id, "freed by the fault harness", forget_failures=True)
+            for (failed_id,) in failed:
+                client.reset_for_retry(failed_id, "freed by the fault harness", forget_failures=True)
         return len(failed)
 
     # -- services
@@ -231,7 +240,6 @@ class Platform:
             "DATALOADER_LEASE_SECONDS": str(lease_seconds),
             "DATALOADER_SENSOR_BATCH_SIZE": "25",
             "DATALOADER_DELETE_CHECK_HOURS": "0",
-            "FAULTS_NAME": "quayside",
         }
 
     def _settings(self) -> Settings:

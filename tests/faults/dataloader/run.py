@@ -15,7 +15,7 @@ from tests.faults.dataloader import books
 from tests.faults.dataloader.compare import differences
 from tests.faults.dataloader.kills import KINDS, Killer, digest, schedule
 from tests.faults.dataloader.platform import Platform, until
-from tests.faults.dataloader.workload import Writers
+from tests.faults.dataloader.workload import TABLES, Table, Writers
 
 #: From the last kill until everything is at rest: leases run out, monitors look, runs are queued again.
 REST_SECONDS: Final = 240.0
@@ -55,10 +55,10 @@ class Clerk(threading.Thread):
         self.join()
 
 
-def run(seed: int, kills: int) -> dict[str, Any]:
+def run(seed: int, kills: int, tables: tuple[Table, ...] = TABLES) -> dict[str, Any]:
     """Everything; the report."""
     started = time.monotonic()
-    platform = Platform()
+    platform = Platform(tables)
     planned = schedule(seed, kills, len(platform.tables))
     report: dict[str, Any] = {"seed": seed, "schedule": digest(planned)}
     try:

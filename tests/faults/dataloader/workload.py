@@ -27,7 +27,7 @@ WINDOW_DAYS: Final = 7
 
 Change = Literal["insert", "update", "delete", "late", "append", "recent"]
 _ALL: Final[tuple[Change, ...]] = ("insert", "update", "late")
-_CURSOR: Final = {
+CURSOR: Final = {
     "incremental_column": "updated_at",
     "incremental_type": "timestamp",
     "primary_key_cols": "id",
@@ -50,23 +50,23 @@ class Table:
 
 TABLES: Final[tuple[Table, ...]] = (
     Table("rates", "full", (*_ALL, "delete")),
-    Table("orders", "incremental", (*_ALL, "delete"), _CURSOR | _HARD),
-    Table("parties", "incremental", (*_ALL, "delete"), _CURSOR | _SOFT),
-    Table("payments", "incremental", _ALL, _CURSOR),
-    Table("events", "append_only", ("append",), _CURSOR),
-    Table("clicks", "append_only", ("append",), _CURSOR),
+    Table("orders", "incremental", (*_ALL, "delete"), CURSOR | _HARD),
+    Table("parties", "incremental", (*_ALL, "delete"), CURSOR | _SOFT),
+    Table("payments", "incremental", _ALL, CURSOR),
+    Table("events", "append_only", ("append",), CURSOR),
+    Table("clicks", "append_only", ("append",), CURSOR),
     Table(
         "prices",
         "rolling",
         ("recent", "delete"),
         {"rolling_column": "day", "rolling_days": WINDOW_DAYS, "primary_key_cols": "id"},
     ),
-    Table("countries", "check_and_load", ("insert", "update"), _CURSOR),
-    Table("ledger", "chunked_backfill", _ALL, _CURSOR, rows=1200),
-    Table("postings", "chunked_backfill", _ALL, _CURSOR, rows=1200),
+    Table("countries", "check_and_load", ("insert", "update"), CURSOR),
+    Table("ledger", "chunked_backfill", _ALL, CURSOR, rows=1200),
+    Table("postings", "chunked_backfill", _ALL, CURSOR, rows=1200),
     Table("customers", "scd2", (*_ALL, "delete"), {"primary_key_cols": "id"}),
-    Table("shipments", "incremental", (*_ALL, "delete"), _CURSOR | _HARD, catalog="delta"),
-    Table("alerts", "append_only", ("append",), _CURSOR, catalog="delta"),
+    Table("shipments", "incremental", (*_ALL, "delete"), CURSOR | _HARD, catalog="delta"),
+    Table("alerts", "append_only", ("append",), CURSOR, catalog="delta"),
 )
 
 
