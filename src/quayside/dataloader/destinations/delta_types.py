@@ -121,7 +121,7 @@ def segment(name: str) -> str:
     """
     kept = re.sub(r"[^\w.-]|^\.|\.$", lambda m: "".join(f"~{byte:02X}" for byte in m.group().encode()), name)
     if len(kept.encode()) <= _SEGMENT_BYTES:
-        return kept
+        return kept or "~"
     digest = hashlib.sha256(name.encode()).hexdigest()[:16]
     return f"{kept.encode()[: _SEGMENT_BYTES - 20].decode(errors='ignore')}~~{digest}"
 
