@@ -23,7 +23,9 @@ class Control:
         self.client = LakebaseClient(settings, patience_seconds=5)
 
     def source(self, key: str = "shop", **values: Any) -> str:
-        self.client.save_source({"db_config_key": key, "db_type": "postgresql", "db_config_value": {}} | values)
+        self.client.save_source(
+            {"db_config_key": key, "db_type": "postgresql", "db_config_value": {}} | values
+        )
         return key
 
     def table(self, name: str = "orders", source: str | None = "shop", **values: Any) -> int:
@@ -48,7 +50,9 @@ class Control:
         return self.row(config_id)["state"]
 
     def history(self, config_id: int) -> list[dict[str, Any]]:
-        return self.sql("SELECT * FROM control.historical_metadata WHERE config_id = %s ORDER BY attempt", config_id)
+        return self.sql(
+            "SELECT * FROM control.historical_metadata WHERE config_id = %s ORDER BY attempt", config_id
+        )
 
     def claimed(self, config_id: int) -> LakebaseClient:
         """The client of a fresh attempt at this row, Queued."""
@@ -94,7 +98,12 @@ def control_database(
 def control(control_database: Settings) -> Iterator[Control]:
     with connect(control_database) as con:
         con.execute("SET session_replication_role = replica")  # the audit refuses to be deleted
-        for table in ("table_control", "table_control_dbconfig", "historical_metadata", "table_control_history"):
+        for table in (
+            "table_control",
+            "table_control_dbconfig",
+            "historical_metadata",
+            "table_control_history",
+        ):
             con.execute(f"DELETE FROM control.{table}")
     made = Control(control_database)
     yield made

@@ -33,13 +33,15 @@ def test_control_keys_do_not_collide(control: Any) -> None:
 
 def test_a_control_key_is_sha_256_over_length_prefixed_parts(control: Any) -> None:
     control.source()
-    key = control.row(control.table("Bestellungen ü", load_cron="0 6 * * *", destination_table_name="b"))["control_key"]
+    key = control.row(control.table("Bestellungen ü", load_cron="0 6 * * *", destination_table_name="b"))[
+        "control_key"
+    ]
     text = "4:shop,-,6:public,15:Bestellungen ü,9:0 6 * * *,3:UTC"
     assert key == hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_the_same_table_and_schedule_exists_once_also_without_catalog_and_cron(control: Any) -> None:
-    # case 46: null parts are equal
+    # case 46 - null parts are equal
     control.source()
     control.table()
     with pytest.raises(psycopg.errors.UniqueViolation, match="table_control_key"):
@@ -85,7 +87,13 @@ def test_sql_by_hand_is_held_to_the_rules(control: Any, change: str, constraint:
 def test_usual_schedules_are_legal(control: Any) -> None:
     control.source()
     config = control.table()
-    for cron in ("*/5 * * * *", "0 6 * * MON-FRI", "0,30 8-18/2 1,15 jan-mar *", "59 23 31 12 7", "  0 6  * * * "):
+    for cron in (
+        "*/5 * * * *",
+        "0 6 * * MON-FRI",
+        "0,30 8-18/2 1,15 jan-mar *",
+        "59 23 31 12 7",
+        "  0 6  * * * ",
+    ):
         control.sql("UPDATE control.table_control SET load_cron = %s WHERE config_id = %s", cron, config)
 
 
@@ -138,7 +146,9 @@ def test_every_change_of_configuration_is_audited_and_status_is_not(control: Any
         ("source", "UPDATE", ["is_paused"]),
         ("table", "DELETE", found[-1][2]),
     ]
-    changed = control.sql("SELECT * FROM control.table_control_history WHERE changed_fields = '{priority}'")[0]
+    changed = control.sql("SELECT * FROM control.table_control_history WHERE changed_fields = '{priority}'")[
+        0
+    ]
     assert (changed["old_values"]["priority"], changed["new_values"]["priority"]) == (0, 5)
     assert changed["change_source"] == "sql"
     assert changed["changed_by"].startswith("user:")
@@ -154,9 +164,14 @@ def test_an_audited_change_names_the_database_user_without_a_session_setting(con
 
     with connect(control.settings) as con:  # psql, as it were
         con.execute("UPDATE control.table_control SET priority = 9")
-    changed = control.sql("SELECT * FROM control.table_control_history WHERE changed_fields = '{priority}'")[0]
+    changed = control.sql("SELECT * FROM control.table_control_history WHERE changed_fields = '{priority}'")[
+        0
+    ]
     assert changed["changed_by"] == control.sql("SELECT session_user AS me")[0]["me"]
-    assert control.sql("SELECT last_modified_user AS who FROM control.table_control")[0]["who"] == changed["changed_by"]
+    assert (
+        control.sql("SELECT last_modified_user AS who FROM control.table_control")[0]["who"]
+        == changed["changed_by"]
+    )
 
 
 def test_every_row_is_visible_with_its_reason(control: Any) -> None:
@@ -213,7 +228,9 @@ def test_every_row_is_visible_with_its_reason(control: Any) -> None:
         control.table("now"): ("ready", "due now"),
         control.table("overdue", next_load_date_time="2026-01-01 00:00+00"): ("ready", "due since 2026-01-01 00:00:00 UTC"),
     }  # fmt: skip
-    rows = {row["config_id"]: (row["state"], row["reason"]) for row in control.client.get_control_tables(None)}
+    rows = {
+        row["config_id"]: (row["state"], row["reason"]) for row in control.client.get_control_tables(None)
+    }
     for config, (state, reason) in expected.items():
         assert rows[config][0] == state
         assert reason in rows[config][1]
