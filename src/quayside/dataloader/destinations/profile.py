@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     import duckdb
 
-_WRITERS: Final = ("DUCKLAKE", "COPY", "BATCH_COPY", "MERGE", "INSERT", "BATCH_INSERT", "CREATE_TABLE")
+_WRITERS: Final = (
+    "DUCKLAKE",
+    "COPY",
+    "BATCH_COPY",
+    "MERGE",
+    "INSERT",
+    "BATCH_INSERT",
+    "CREATE_TABLE",
+    "BATCH_CREATE_TABLE",
+)
 
 
 def rows_into(con: duckdb.DuckDBPyConnection, sql: str) -> tuple[int, int]:
