@@ -41,8 +41,7 @@ class Cancelling:
         self._committing = threading.Lock()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
-        #: Rows of this load that are committed, and how many there are to be; set by whoever knows.
-        self.done, self.total = 0, None
+        self._done, self._total = 0, None
 
     def __enter__(self) -> Self:
         if self._cancelled is not None or self._on_progress is not None:
@@ -54,6 +53,10 @@ class Cancelling:
         self._over.set()
         if self._thread is not None:
             self._thread.join()
+
+    def know(self, done: int, total: int | None) -> None:
+        """Rows of this load that are done, and how many there are to be."""
+        self._done, self._total = done, total
 
     def check(self) -> None:
         """Raise FencedError or CancelledError."""
@@ -82,4 +85,4 @@ class Cancelling:
                 self._tell(self._on_progress)
 
     def _tell(self, on_progress: Callable[[int, int | None], None]) -> None:
-        on_progress(self.done, self.total)
+        on_progress(self._done, self._total)

@@ -81,7 +81,7 @@ def load_table(
 
             source = stack.enter_context(open_source(settings, con, request))
         destination = destination or open_destination(settings, con, request)
-        load = Load(settings, request, source, destination, watched, Cursor.of(request, source))
+        load = Load(settings, request, source, destination, watched, Cursor.of(request, source), watched.know)
         with _explained(source, watched):
             _check(load)
             before = None if load.before is None or load.cursor is None else load.cursor.text(load.before)

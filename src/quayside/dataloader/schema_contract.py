@@ -64,6 +64,7 @@ def plan(
     own: Mapping[str, str],
     replaced: bool,
     forced: bool = False,
+    replaceable: bool = True,
 ) -> SchemaPlan:
     """Decide the columns of a load.
 
@@ -72,6 +73,7 @@ def plan(
         stored: columns of the table, None where there is none.
         own: columns that DataLoader adds to the source's.
         replaced: the load replaces the table; `forced` because somebody asked for it, which no contract forbids.
+        replaceable: whether such a load would replace it.
 
     Raises:
         SchemaContractError: the contract forbids what changed, or no type holds the old and the new values, or two
@@ -90,7 +92,8 @@ def plan(
         )
     if replaced and contract == "evolve":
         return _whole(wanted, source, own, _differences(theirs, wanted))
-    return _merged(table, source, wanted, theirs, {**stored, **own}, contract)
+    way_out = "set load_full to replace the table, or cast" if replaceable else "cast"
+    return _merged(table, source, wanted, theirs, {**stored, **own}, contract, way_out)
 
 
 def _merged(
@@ -100,6 +103,7 @@ def _merged(
     theirs: Mapping[str, str],
     columns: dict[str, str],
     contract: SchemaContract,
+    way_out: str,
 ) -> SchemaPlan:
     names = {name.lower(): name for name in theirs}
     expressions: dict[str, str] = {}
@@ -119,8 +123,8 @@ def _merged(
             if wider is None or (wider != columns[name] and contract != "evolve"):
                 raise SchemaContractError(
                     f"Column {identifier(name)} of {table} was {columns[name]} and is {type_} at the source now, which "
-                    f"{'cannot hold both' if wider is None else 'its schema_contract forbids'}: set load_full to "
-                    "replace the table, or cast the column in the row's query."
+                    f"{'no type holds both' if wider is None else 'its schema_contract forbids'}: {way_out} "
+                    "the column in the row's query."
                 )
             if wider != columns[name]:
                 changes.append(f"widened column {identifier(name)} from {columns[name]} to {wider}")

@@ -74,6 +74,7 @@ class Settings(BaseSettings):
     )
     dataloader_lease_seconds: int = Field(120, validation_alias="DATALOADER_LEASE_SECONDS", ge=1)
     dataloader_row_cap: int | None = Field(None, validation_alias="QUAYSIDE_DATALOADER_ROW_CAP", ge=1)
+    dataloader_rows_per_chunk: int = Field(5_000_000, validation_alias="DATALOADER_ROWS_PER_CHUNK", ge=1)
     dbt_profiles_dir: Path | None = Field(None, validation_alias="DBT_PROFILES_DIR")
     feast_repo_path: Path = Field(Path("feature_repo"), validation_alias="FEAST_REPO_PATH")
     redis_host: str | None = Field(None, validation_alias="REDIS_HOST")

@@ -4,6 +4,8 @@ Rows go from the source's scan into the lake's files in one statement, so memory
 and state are one transaction. Belongs here: the statements. Does not belong here: what to read and what to remember.
 """
 
+# ruff: noqa: S608 - names are quoted by `identifier`, values are bound or typed literals
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -104,7 +106,7 @@ class DuckLakeDestination:
 
         def work() -> Written:
             if emptied:
-                self.con.execute(f"DELETE FROM {self.relation()}")  # noqa: S608  quoted
+                self.con.execute(f"DELETE FROM {self.relation()}")
             else:
                 self._create(columns, replace=True)
             read = self._insert(rows)
@@ -190,7 +192,7 @@ class DuckLakeDestination:
         except duckdb.CatalogException:  # no load has committed yet
             state = None
         live = f"count(*) FILTER (WHERE {IS_DELETE} IS NOT TRUE)" if IS_DELETE in columns else "count(*)"
-        row = self.con.execute(f"SELECT count(*), {live} FROM {self.relation()}").fetchone()  # noqa: S608  quoted
+        row = self.con.execute(f"SELECT count(*), {live} FROM {self.relation()}").fetchone()
         assert row is not None
         return _Look(columns, state, row[0], row[1])
 
@@ -266,7 +268,7 @@ class DuckLakeDestination:
 
     def _merge(self, rows: Rows, key: Sequence[str], compare: bool) -> int:
         select = rows.select()
-        staged = self._scalar(f"SELECT count(*) FROM ({select})")  # noqa: S608  quoted
+        staged = self._scalar(f"SELECT count(*) FROM ({select})")
         if not staged:
             return 0
         on = [f"t.{identifier(k)} = s.{identifier(k)}" for k in key]
@@ -299,7 +301,7 @@ class DuckLakeDestination:
             return []
         name = identifier(column)
         bounds = self.con.execute(
-            f"SELECT min({name})::VARCHAR, max({name})::VARCHAR FROM ({select})"  # noqa: S608  quoted
+            f"SELECT min({name})::VARCHAR, max({name})::VARCHAR FROM ({select})"
         ).fetchone()
         assert bounds is not None
         return [
@@ -309,11 +311,11 @@ class DuckLakeDestination:
 
     def _remove(self, removed: Removed, key: Sequence[str]) -> int:
         condition = " AND ".join(f"t.{identifier(k)} = k.{identifier(k)}" for k in key)
-        among = f"EXISTS (SELECT 1 FROM {removed.keys} k WHERE {condition})"  # noqa: S608  quoted
+        among = f"EXISTS (SELECT 1 FROM {removed.keys} k WHERE {condition})"
         if removed.at is None:
-            return self._scalar(f"DELETE FROM {self.relation()} t WHERE {among}")  # noqa: S608  quoted
+            return self._scalar(f"DELETE FROM {self.relation()} t WHERE {among}")
         return self._scalar(
-            f"UPDATE {self.relation()} t SET {IS_DELETE} = true, {DELETED_AT} = ? "  # noqa: S608  quoted
+            f"UPDATE {self.relation()} t SET {IS_DELETE} = true, {DELETED_AT} = ? "
             f"WHERE t.{IS_DELETE} IS NOT TRUE AND {among}",
             removed.at,
         )
@@ -325,11 +327,11 @@ class DuckLakeDestination:
             )
 
     def _count(self) -> int:
-        return self._scalar(f"SELECT count(*) FROM {self.relation()}")  # noqa: S608  quoted
+        return self._scalar(f"SELECT count(*) FROM {self.relation()}")
 
     def _bytes_of_last_commit(self) -> int:
         return self._scalar(
-            f"SELECT coalesce(sum(file_size_bytes), 0)::BIGINT FROM {_METADATA}.ducklake_data_file "  # noqa: S608
+            f"SELECT coalesce(sum(file_size_bytes), 0)::BIGINT FROM {_METADATA}.ducklake_data_file "
             "WHERE begin_snapshot = (SELECT id FROM ducklake_last_committed_snapshot(?))",
             CATALOG,
         )

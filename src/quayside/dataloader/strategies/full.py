@@ -17,7 +17,7 @@ def first(load: Load) -> Done:
     cursor: list[str | None] = []
 
     def state(relation: str) -> LoadState:
-        cursor[:] = [load.cursor_of(relation, columns)]
+        cursor[:] = [load.cursor_of(relation, columns) if load.cursor is not None else None]
         return load.new_state(cursor[0])
 
     written = load.overwrite(columns, unique=True, state=state)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from quayside.dataloader.sources.source import Comparison
 from quayside.dataloader.strategies.full import first
+from quayside.dataloader.strategies.keys import reconcile
 from quayside.dataloader.strategies.strategy import STAGE, Done, Load
 from quayside.foundation.lake.sql import identifier
 
@@ -13,6 +14,11 @@ def incremental(load: Load) -> Done:
     _ = load.source_key
     if load.is_first:
         return first(load)
+    return reconcile(load, _window(load))
+
+
+def _window(load: Load) -> Done:
+    assert load.cursor is not None
     before = load.before
     assert before is not None
     columns = load.plan(replaced=False)

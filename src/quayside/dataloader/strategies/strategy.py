@@ -67,6 +67,7 @@ class Load:
     destination: Destination
     fence: Fence
     cursor: Cursor | None
+    tell: Callable[[int, int | None], None] = lambda done, total: None  # rows committed so far, and to come
     warnings: list[str] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
     rows_read: int = 0
@@ -97,6 +98,11 @@ class Load:
     def is_first(self) -> bool:
         """Whether everything has to be read: no table yet, a forced full load, or no knowledge of how far it is."""
         return self.request.load_full or self.destination.columns() is None or self.before is None
+
+    @property
+    def is_new(self) -> bool:
+        """Whether there is no table to go on from, or it is not wanted."""
+        return self.request.load_full or self.destination.columns() is None
 
     @property
     def lookback_hours(self) -> int:
@@ -159,8 +165,9 @@ class Load:
             own=self.own_columns,
             replaced=replaced,
             forced=self.request.load_full,
+            replaceable=self.request.load_strategy != "scd2",
         )
-        self.changes[:] = made.changes
+        self.changes += [change for change in made.changes if change not in self.changes]
         if self.cursor is not None and made.name_of(self.cursor.column) not in made.expressions:
             raise InputError(f"{self.name} leaves out cursor column {identifier(self.cursor.column)}.")
         return made
@@ -183,24 +190,25 @@ class Load:
 
         return Rows(columns.columns, [*columns.expressions, *own], select)
 
-    def staged(self, columns: SchemaPlan, condition: str = "true") -> Rows:
-        """Rows of the stage."""
-        own = self._live()
+    def staged(self, columns: SchemaPlan, own: Mapping[str, str] | None = None) -> Rows:
+        """Rows of the stage; `own` as for `rows`."""
+        own = self._live() if own is None else own
         given = ", ".join(map(identifier, columns.expressions))
         extra = "".join(f", {sql} AS {identifier(name)}" for name, sql in own.items())
-        select = f"SELECT {given}{extra} FROM {STAGE} WHERE {condition}"
+        select = f"SELECT {given}{extra} FROM {STAGE}"
         return Rows(columns.columns, [*columns.expressions, *own], lambda: select)
 
-    def stage(
-        self, columns: SchemaPlan, where: Predicate = (), extra: Mapping[str, str] | None = None
-    ) -> int:
-        """Read rows into the stage, with `extra` columns computed beside the table's; how many.
+    def stage(self, columns: SchemaPlan, where: Predicate = (), *, only: str | None = None) -> int:
+        """Read rows into the stage; how many. `only`: a relation of keys, others are left out.
 
         Raises:
             CountMismatchError: not all that was read arrived.
         """
         with self.transaction():
-            select = self._limited(columns.select(self.source.relation(where), extra), columns)
+            select = self._limited(columns.select(self.source.relation(where)), columns)
+            if only is not None:
+                key = ", ".join(map(identifier, self.key(columns)))
+                select = f"SELECT s.* FROM ({select}) s SEMI JOIN {only} USING ({key})"
             _, read = rows_into(
                 self.con, f"CREATE OR REPLACE TEMP TABLE {STAGE.removeprefix('temp.')} AS {select}"
             )
@@ -267,12 +275,7 @@ class Load:
         except _DuplicateKeysError:
             self.stage(columns, where)
             self.unique_stage(columns)
-            rows = self.staged(columns)
-            if own is not None:
-                given, select = [*columns.expressions, *own], columns
-                values = "".join(f", {sql} AS {identifier(name)}" for name, sql in own.items())
-                names = ", ".join(map(identifier, select.expressions))
-                rows = Rows(columns.columns, given, lambda: f"SELECT {names}{values} FROM {STAGE}")
+            rows = self.staged(columns, own)
             written = self.destination.overwrite(rows, state, self.fence)
         return written
 
