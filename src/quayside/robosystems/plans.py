@@ -106,9 +106,7 @@ def prices(con: psycopg.Connection[Any]) -> list[dict[str, Any]]:
     found = con.execute(
         "SELECT code, effective_from, value, created_by FROM robosystems.prices ORDER BY code, effective_from"
     ).fetchall()
-    return [
-        dict(zip(("code", "effective_from", "value", "created_by"), row, strict=True)) for row in found
-    ]
+    return [dict(zip(("code", "effective_from", "value", "created_by"), row, strict=True)) for row in found]
 
 
 def set_price(
@@ -129,9 +127,7 @@ def set_price(
             f"{code!r} is no price: it is {OVERAGE_CREDIT_USD}, {STORAGE_GB_DAY} or event.<kind of usage event>."
         )
     if not value.is_finite() or value < 0 or value != round(value, 9):
-        raise UsageError(
-            f"The price {value} of {code} has to be 0 or more, with nine decimals at the most."
-        )
+        raise UsageError(f"The price {value} of {code} has to be 0 or more, with nine decimals at the most.")
     if start < now and _begins_before(con, code, start):
         raise UsageError(
             f"{code} was in force at {start:%Y-%m-%d %H:%M} UTC already: a price is changed from now on, not backwards."
@@ -150,5 +146,7 @@ def set_price(
 
 
 def _begins_before(con: psycopg.Connection[Any], code: str, moment: datetime) -> bool:
-    found = con.execute("SELECT FROM robosystems.prices WHERE code = %s AND effective_from <= %s", [code, moment])
+    found = con.execute(
+        "SELECT FROM robosystems.prices WHERE code = %s AND effective_from <= %s", [code, moment]
+    )
     return found.fetchone() is not None

@@ -5,7 +5,7 @@ Every function takes a period and can be run again, by two at once, dry, or over
 
 from quayside.robosystems.billing.allowance import Allocation, allocate, first_allowance
 from quayside.robosystems.billing.expiry import Expiry, expire_credits
-from quayside.robosystems.billing.invoices import Invoice, invoices, pay, void_invoice, write_off
+from quayside.robosystems.billing.invoicing import Invoice, invoices, pay, void_invoice, write_off
 from quayside.robosystems.billing.overage import Overage, bill_overage
 from quayside.robosystems.billing.storage import StorageBilling, bill_storage
 

@@ -67,6 +67,8 @@ SELECT account_id, 'allowance:' || graph_id || ':' || to_char(month, 'YYYY-MM'),
 FROM quayside_allowances WHERE account_id > %(after)s AND account_id <= %(until)s AND credits > 0
 ORDER BY account_id, month
 """
+
+
 @dataclass(frozen=True)
 class Allocation:
     """What a run gave: allowances of the months ``first`` to ``last``."""
@@ -177,6 +179,8 @@ def first_allowance(
             },
             author,
         )
-        row = con.execute("SELECT id, balance_after FROM robosystems.transfers WHERE key = %s", [key]).fetchone()
+        row = con.execute(
+            "SELECT id, balance_after FROM robosystems.transfers WHERE key = %s", [key]
+        ).fetchone()
     assert row is not None
     return Entry(*row)

@@ -13,9 +13,7 @@ from quayside.robosystems.ledger import expiry, reservations
 if TYPE_CHECKING:
     import psycopg
 
-_LAPSED: Final = (
-    "SELECT account_id FROM robosystems.grants WHERE remaining > 0 AND expires_at <= %(at)s AND expires_at < 'infinity'"
-)
+_LAPSED: Final = "SELECT account_id FROM robosystems.grants WHERE remaining > 0 AND expires_at <= %(at)s AND expires_at < 'infinity'"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from quayside.foundation.errors import UsageError
-from quayside.robosystems.billing import invoices, work
+from quayside.robosystems.billing import invoicing, work
 from quayside.robosystems.errors import BooksError
 from quayside.robosystems.ledger import posting
 from quayside.robosystems.periods import next_month, start_of
@@ -93,7 +93,9 @@ def bill_overage(
     author = work.author_of(at, run_id)
     until = start_of(next_month(month))
     if until > author.at:
-        raise UsageError(f"{month:%Y-%m} is not over: its overage is billed on the first day of the next month.")
+        raise UsageError(
+            f"{month:%Y-%m} is not over: its overage is billed on the first day of the next month."
+        )
     bound = author.bound | {"month": month, "until": until}
     with work.run(con, dry_run), con.transaction():
         posting.lock(con, _IN_DEBT)
@@ -101,13 +103,14 @@ def bill_overage(
         issued = cents = 0
         if done.transfers:
             bound["credit_usd"] = price(con, OVERAGE_CREDIT_USD, start_of(month))
-            issued = invoices.issue(con, month, _LINE_COLUMNS, _LINES, bound, author)
+            issued = invoicing.issue(con, month, _LINE_COLUMNS, _LINES, bound, author)
             row = con.execute("SELECT sum(amount_cents) FROM quayside_lines").fetchone()
             cents = int(row[0]) if row else 0
         orphans = [
             graph
             for (graph,) in con.execute(
-                f"SELECT graph_id FROM ({_OWED}) AS o WHERE customer_id IS NULL ORDER BY graph_id".encode(), bound
+                f"SELECT graph_id FROM ({_OWED}) AS o WHERE customer_id IS NULL ORDER BY graph_id".encode(),
+                bound,
             )
         ]
     if orphans:

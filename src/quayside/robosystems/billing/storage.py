@@ -104,7 +104,7 @@ def bill_storage(
     bound = author.bound | {"from": start_of(first), "until": start_of(last + timedelta(days=1))}
     days = {"first": first, "last": last}
     with work.run(con, dry_run):
-        before = con.execute(_TOTALS, days).fetchone() or (0, Decimal(0))
+        bills, charged = con.execute(_TOTALS, days).fetchone() or (0, Decimal(0))
         con.execute("DROP TABLE IF EXISTS quayside_due")
         con.execute(_DUE.encode(), bound)
         con.execute("ANALYZE quayside_due")
@@ -115,5 +115,7 @@ def bill_storage(
                 posting.stage(con, _COLUMNS, _ROWS, bound | part, _BILL)
                 posting.write(con, author)
         con.execute("DROP TABLE quayside_due")
-        after = con.execute(_TOTALS, days).fetchone() or (0, Decimal(0))
-    return StorageBilling(first, last, *after, after[0] - before[0], after[1] - before[1], dry_run)
+        bills_now, charged_now = con.execute(_TOTALS, days).fetchone() or (0, Decimal(0))
+    return StorageBilling(
+        first, last, bills_now, charged_now, bills_now - bills, charged_now - charged, dry_run
+    )

@@ -5,7 +5,6 @@ books already (its key is there) is left out. Accounts are locked in the order o
 never wait for one another in a circle; the transfers then continue each account's book from what the lock shows.
 """
 
-
 from __future__ import annotations
 
 from collections.abc import Mapping

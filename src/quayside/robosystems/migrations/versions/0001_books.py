@@ -469,7 +469,7 @@ CREATE TABLE robosystems.meter_progress (
     only_row        boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     recorded_until  timestamptz NOT NULL
 );
-INSERT INTO robosystems.meter_progress (recorded_until) VALUES ('-infinity');
+INSERT INTO robosystems.meter_progress (recorded_until) VALUES ('2000-01-01Z');
 
 CREATE TABLE robosystems.usage_reports (
     month       date PRIMARY KEY CHECK (extract(day FROM month) = 1),

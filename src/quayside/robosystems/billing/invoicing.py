@@ -7,7 +7,7 @@ that does not commit. An issued invoice and its lines never change.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -173,5 +173,5 @@ def _end(
                 number,
                 {"cents": invoice.total_cents, "note": reference},
             )
-            return Invoice(*found[:3], state, *found[4:])
+            return replace(invoice, state=state)
         raise InvoiceStateError(f"Invoice {number} is {invoice.state} and cannot become {state}.")
