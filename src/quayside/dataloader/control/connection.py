@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from quayside.foundation.settings import Settings
 
 CONNECT_TIMEOUT_SECONDS: Final = 10
-STATEMENT_TIMEOUT_SECONDS: Final = 30
+#: An open transaction keeps claims waiting or, in `hold`, an attempt from being given up: a hung process loses it.
+_OPTIONS: Final = "-c statement_timeout=30s -c idle_in_transaction_session_timeout=10min -c timezone=UTC"
 #: How long a result is kept trying to reach a control database that restarts.
 RESULT_PATIENCE_SECONDS: Final = 300.0
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -162,8 +163,7 @@ class Connections:
                 autocommit=True,
                 row_factory=dict_row,
                 application_name="quayside dataloader control",
-                options=f"-c statement_timeout={STATEMENT_TIMEOUT_SECONDS}s -c timezone=UTC "
-                "-c idle_in_transaction_session_timeout=10min",
+                options=_OPTIONS,
             )
         except SettingsError as error:
             if self._settings.lakebase_host is None:
