@@ -81,7 +81,7 @@ def cron_problem(cron: str) -> str | None:
     """What is wrong with an expression, None when it can be used."""
     parts = cron.split()
     if len(parts) != len(_FIELDS):
-        return f"load_cron {cron!r} has {len(parts)} fields instead of five (minute, hour, day, month, day of week)"
+        return f"load_cron {cron!r} has not the five fields minute, hour, day, month, day of week but {len(parts)}"
     for part, (name, value) in zip(parts, _FIELDS, strict=True):
         for item in part.split(","):
             if not re.fullmatch(rf"(\*|{value}(-{value})?)(/[1-9]\d?)?", item, re.IGNORECASE):

@@ -134,7 +134,7 @@ def test_a_statement_that_takes_too_long_is_tried_again_and_ends_in_a_sentence(
 
 @pytest.mark.integration
 def test_a_control_database_that_is_away_is_waited_for(control: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    # case 32 - restarts: what asks meanwhile is refused, and tried again
+    # case 32 - it restarts, and what asks meanwhile is refused, and tried again
     control.source()
     config = control.table()
     attempt = control.begun(config)
