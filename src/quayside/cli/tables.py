@@ -381,6 +381,35 @@ def import_(file: Annotated[Path, typer.Argument(help="YAML as `export` writes i
     typer.echo(", ".join(f"{what} {count}" for what, count in counts.items()) + ".")
 
 
+@app.command()
+def maintain(
+    keep: Annotated[
+        str, typer.Option(help="Files taken out of a table, or left by dead writers, are removed after this.")
+    ] = "7d",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Merge small files of the Delta tables and remove files that nothing needs. The lake has its own `maintain`."""
+    from dataclasses import asdict
+
+    from quayside.cli.lake import duration
+    from quayside.dataloader.destinations import delta_maintain
+    from quayside.foundation import console
+    from quayside.foundation.settings import load_settings
+
+    done = delta_maintain.maintain(load_settings(), keep=duration(keep), dry_run=dry_run)
+    if as_json:
+        console.show_json(asdict(done))
+        return
+    for table, files in done.removed.items():
+        merged = done.merged.get(table, 0)
+        typer.echo(
+            f"{table}: {merged} small files merged, {len(files)} {'would be ' if dry_run else ''}removed"
+        )
+    for table in done.skipped:
+        typer.echo(f"{table}: left for the next time, others keep changing it")
+
+
 def _find(client: LakebaseClient, config: str) -> dict[str, Any]:
     from quayside.dataloader.control import records
 

@@ -86,3 +86,22 @@ def test_files_taken_over_from_a_shadow_stay_while_they_are_needed(
     maintain(home, keep=timedelta(0))
     assert not taken.exists()
     assert content(table) == seen_by_others(table) == [(3, "c")]
+
+
+def test_the_command_says_what_it_did(
+    home: Settings, con: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from typer.testing import CliRunner
+
+    from quayside.cli.tables import app
+
+    table = DeltaDestination(home, con, request_of())
+    for number in range(2):
+        table.append(values((number, "x")), state(), OPEN)
+    (Path(table.url) / "part-left.parquet").write_bytes(b"half a file")
+    _aged(Path(table.url) / "part-left.parquet")
+    monkeypatch.setenv("QUAYSIDE_HOME", str(home.home))
+    would = CliRunner().invoke(app, ["maintain", "--dry-run"])
+    assert would.output == "delta/s/t: 0 small files merged, 1 would be removed\n"
+    assert CliRunner().invoke(app, ["maintain"]).output == "delta/s/t: 2 small files merged, 1 removed\n"
+    assert content(table) == [(0, "x"), (1, "x")]

@@ -100,6 +100,8 @@ def test_every_type_arrives_and_reads_back(tmp_path: Path, con: duckdb.DuckDBPyC
     seen = DeltaTable(table.url).to_pyarrow_table(columns=[n for n in names if n != "c22"])  # not BC in Arrow
     assert seen.num_rows == 2
     assert seen.column("c14").to_pylist() == [0.1, None]
+    again = Rows(columns, list(columns), lambda: f"SELECT {cast} FROM (SELECT {given})")
+    assert table.merge(again, ["c4"], state(), OPEN).updated == 0
 
 
 def test_a_type_that_delta_cannot_hold_is_refused(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> None:

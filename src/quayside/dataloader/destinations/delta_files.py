@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 #: Size at which DuckDB begins the next file. Small files make a merge of neighbouring keys cheap (it rewrites whole
 #: files); readers prefer large ones.
-FILE_BYTES: Final = 32 * 1024 * 1024
+FILE_BYTES: Final = 16 * 1024 * 1024
 
 #: Names of the virtual columns that say which file a row comes from, and where in it the row is.
 FILE_COLUMN: Final = "__quayside_file"
