@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 #: What a graph's customer uploaded; its bytes are metered.
 FILES_PREFIX: Final = "graph-files"
+#: Parquet files that wait to be loaded into a graph; metered too.
+TABLES_PREFIX: Final = "graph-tables"
 BACKUPS_PREFIX: Final = "graph-backups"
 
 
@@ -25,8 +27,3 @@ def object_store(settings: Settings, bucket: str = "") -> ObjectStore:
     from quayside.foundation.objects import ObjectStore
 
     return ObjectStore(f"s3://{bucket}" if bucket else settings.objects_path, settings)
-
-
-def files_prefix(graph_id: str) -> str:
-    """Key prefix of the files that belong to one graph."""
-    return f"{FILES_PREFIX}/{graph_id}"

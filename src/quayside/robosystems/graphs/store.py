@@ -167,6 +167,12 @@ class GraphStore:
                 continue
             return
 
+    @contextmanager
+    def opened(self, graph_id: str, file: Path) -> Iterator[GraphSession]:
+        """Read a database file that stands for a graph: a copy, a backup. Raises as `reader` does."""
+        with self._open(graph_id, file, read_only=True) as session:
+            yield session
+
     def replace(self, graph_id: str, file: Path, *, wait_seconds: float = WAIT_SECONDS) -> None:
         """Put a database file in the place of a graph's, or make it; the old one stays when the new one is unusable.
 

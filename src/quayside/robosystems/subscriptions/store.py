@@ -307,7 +307,7 @@ class Subscriptions:
             "SELECT DISTINCT plan, family FROM robosystems.plans WHERE effective_from <= %s ORDER BY plan",
             [at],
         ).fetchall()
-        families = {name: family for name, family in rows}
+        families = dict(rows)
         if plan not in families:
             raise NotFoundError(f"There is no plan {plan!r}: there are {', '.join(families)}.")
         if families[plan] != resource_type:

@@ -1,1 +1,1 @@
-"""."""
+"""What starts work of RoboSystems by itself."""
