@@ -29,17 +29,17 @@ def times(cron: str, zone: str, after: str, count: int) -> list[str]:
 @pytest.mark.parametrize(
     "cron, zone, after, expected",
     [
-        # case 37 - on 29 March 2026 the clock of Zurich goes from two to three, at 01:00 UTC
+        # the clock of Zurich goes from two to three on 29 March 2026, at 01:00 UTC
         ("30 * * * *", ZURICH, "2026-03-28T23:00+00:00", ["28 23:30", "29 00:30", "29 01:30", "29 02:30"]),
         ("30 2 * * *", ZURICH, "2026-03-27T23:00+00:00", ["28 01:30", "29 01:30", "30 00:30"]),
         ("*/20 2 * * *", ZURICH, "2026-03-28T23:00+00:00", ["29 01:00", "29 01:20", "29 01:40", "30 00:00"]),
         ("0 6 * * *", ZURICH, "2026-03-28T00:00+00:00", ["28 05:00", "29 04:00", "30 04:00"]),
-        # on 25 October 2026 it goes back from three to two, at 01:00 UTC
+        # and on 25 October 2026 back again, at 01:00 UTC
         ("30 * * * *", ZURICH, "2026-10-24T23:00+00:00", ["24 23:30", "25 00:30", "25 01:30", "25 02:30"]),
         ("30 2 * * *", ZURICH, "2026-10-23T22:00+00:00", ["24 00:30", "25 00:30", "26 01:30"]),
         ("30 2 * * *", ZURICH, "2026-10-25T00:45+00:00", ["26 01:30"]),
         ("30 */2 * * *", ZURICH, "2026-10-24T23:00+00:00", ["25 00:30", "25 01:30", "25 03:30"]),
-        # half an hour, the other half of the world, a zone without changes, a day left out
+        # zones that move by half an hour, never, and over the date line
         ("15 2 * * *", "Australia/Lord_Howe", "2026-10-02T00:00+00:00", ["02 15:45", "03 15:45", "04 15:15"]),
         ("0 0 * * *", "Asia/Kolkata", "2026-05-05T00:00+00:00", ["05 18:30", "06 18:30"]),
         ("0 12 * * *", "Pacific/Apia", "2011-12-28T00:00+00:00", ["28 22:00", "29 22:00", "30 22:00"]),
@@ -51,6 +51,7 @@ def times(cron: str, zone: str, after: str, count: int) -> list[str]:
     ],
 )  # fmt: skip
 def test_due_times(cron: str, zone: str, after: str, expected: list[str]) -> None:
+    # case 37
     assert times(cron, zone, after, len(expected)) == expected
 
 

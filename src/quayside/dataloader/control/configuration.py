@@ -99,8 +99,8 @@ def table_problems(values: Mapping[str, Any]) -> list[str]:
     found += _whole_numbers(row, *_POSITIVE, least=1)
     found += _whole_numbers(row, "incremental_lookback_hours", least=0)
     try:
-        key = column_names(row.get("primary_key_cols"))
-    except ValueError as error:  # csv.Error is one
+        key = column_names(row.get("primary_key_cols"), strict=True)
+    except ValueError as error:
         key = ()
         found.append(f"primary_key_cols cannot be read ({sentence(error)})")
     if "" in key or len(set(key)) != len(key):

@@ -68,13 +68,23 @@ def request_of(row: Row, row_cap: int | None) -> LoadRequest:
     )
 
 
-def column_names(text: str | None) -> tuple[str, ...]:
-    """Names separated by commas; one that holds a comma or a quote stands in double quotes."""
+def column_names(text: str | None, strict: bool = False) -> tuple[str, ...]:
+    """Names separated by commas; one that holds a comma or a quote stands in double quotes.
+
+    A malformed list is taken as far as it can be, so that one row of it cannot keep others from being claimed; its load
+    fails by the name that does not exist.
+
+    Raises:
+        ValueError: only with `strict`: the quotes are wrong.
+    """
     if not text:
         return ()
-    names: list[str] = []
-    for line in csv.reader([text], skipinitialspace=True, strict=True):
-        names += line
+    try:
+        names = [name for line in csv.reader([text], skipinitialspace=True, strict=strict) for name in line]
+    except csv.Error as error:
+        if strict:
+            raise ValueError(str(error)) from None
+        names = text.split(",")
     return tuple(name.strip() for name in names)
 
 
