@@ -1,7 +1,6 @@
 """Scopes of secrets: where the names in a source's configuration lead.
 
-The control database holds names alone. They are resolved here, in the process that loads, and every value is remembered
-so that `quayside.foundation.secrets.redact` takes it out of whatever is written. A scope is ``kind`` or
+The control database holds names alone. They are resolved here, in the process that loads, and nowhere else. A scope is ``kind`` or
 ``kind:argument``. One more kind is one more module with a function ``open_scope(settings, argument)`` and a line in
 `SCOPES`. Belongs here: finding values. Does not belong here: what a field of a source means (``sources/fields.py``).
 """
@@ -45,7 +44,7 @@ class EnvironmentScope:
         self._prefix = prefix
 
     def get(self, name: str) -> SecretStr:
-        return secrets.resolve(f"env:{self._prefix}{name}")
+        return secrets.look_up(f"env:{self._prefix}{name}")
 
 
 class FileScope:
@@ -57,7 +56,7 @@ class FileScope:
     def get(self, name: str) -> SecretStr:
         if ".." in Path(name).parts:
             raise SettingsError(f"Secret {name!r} leaves the folder of its scope: name a file inside it.")
-        return secrets.resolve(f"file:{self._folder / name}")
+        return secrets.look_up(f"file:{self._folder / name}")
 
 
 Opener = Callable[["Settings", str], Scope]

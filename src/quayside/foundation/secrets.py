@@ -44,7 +44,14 @@ _PATTERNS: Final[tuple[re.Pattern[str], ...]] = (
 
 
 def resolve(name: str) -> SecretStr:
-    """The secret called ``env:NAME`` or ``file:/path``.
+    """The secret called ``env:NAME`` or ``file:/path``; from now on `redact` removes it. Raises as `look_up` does."""
+    secret = look_up(name)
+    remember(secret)
+    return secret
+
+
+def look_up(name: str) -> SecretStr:
+    """As `resolve`, for a caller that knows which of the values it finds are secret and will `remember` those.
 
     One trailing line break of a file is dropped, as editors and ``kubectl`` add one.
 
@@ -61,9 +68,7 @@ def resolve(name: str) -> SecretStr:
     else:
         # What was given is not repeated: it may be the secret itself, pasted where its name belongs.
         raise SettingsError("A secret is named env:NAME or file:/path; what was given has neither form.")
-    secret = SecretStr(value)
-    remember(secret)
-    return secret
+    return SecretStr(value)
 
 
 def _read(path: Path) -> str:

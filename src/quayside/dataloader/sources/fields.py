@@ -1,8 +1,8 @@
 """The connection fields of a ``db_type`` and their values.
 
 ``db_config_value`` maps a field to the name of a secret. A number, or ``{"value": …}``, is the value itself; a field
-that is `plain` by its nature (a path, an option) always is. What is `secret` is taken by name alone, so that no
-password can be stored by mistake.
+that is `plain` by its nature (a path, an option) always is. What is secret is taken by name alone, so that no password
+can be stored by mistake.
 """
 
 from __future__ import annotations
@@ -13,6 +13,14 @@ from typing import Any, Final
 
 from quayside.dataloader.secrets import Scope
 from quayside.foundation.errors import InputError, SettingsError
+from quayside.foundation.secrets import remember
+
+#: Fields that are secret wherever they occur: taken by name alone, and masked in every text. The others, also where they
+#: are resolved from a scope, say where a source is, and its errors would be of no use without them.
+SECRET_FIELDS: Final = frozenset(
+    {"password", "pem_private_key", "pem_passphrase", "token", "client_secret", "aws_access_key_id",
+     "aws_secret_access_key", "aws_session_token"}
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,10 +34,14 @@ class Field:
 
     name: str
     required: bool = False
-    secret: bool = False
     plain: bool = False
     aliases: tuple[str, ...] = ()
     default: str | None = None
+
+    @property
+    def secret(self) -> bool:
+        """Whether it is taken by name alone."""
+        return self.name in SECRET_FIELDS
 
 
 #: How every server is treated with care; of `table_control_dbconfig` or of its ``db_config_value``.
@@ -55,6 +67,8 @@ def resolve_fields(
     given: dict[str, tuple[Field, Any]] = {}
     for name, value in values.items():
         if name in names and value is not None:
+            if names[name].name in given:
+                wrong.append(f"{names[name].name} is given twice")
             given[names[name].name] = (names[name], value)
     wrong += [f"{f.name} is missing" for f in fields if f.required and f.name not in given]
     resolved = {f.name: f.default for f in fields if f.default is not None}
@@ -83,7 +97,10 @@ def _value(field: Field, value: Any, scope: Scope) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str) and not plain:
-        return scope.get(value).get_secret_value()
+        found = scope.get(value)
+        if field.secret:
+            remember(found)
+        return found.get_secret_value()
     if not isinstance(value, str | int | float):
         raise InputError('is neither the name of a secret nor {"value": …}')
     return str(value)

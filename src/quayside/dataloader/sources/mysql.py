@@ -38,7 +38,7 @@ FIELDS: Final = (
     Field("port", default="3306"),
     Field("service_name", aliases=("database",)),
     Field("user", required=True),
-    Field("password", secret=True),
+    Field("password"),
     Field("ssl_mode", plain=True),
     Field("ssl_ca", plain=True),
     *PROTECTION,

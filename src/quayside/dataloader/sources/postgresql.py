@@ -36,7 +36,7 @@ FIELDS: Final = (
     Field("port", default="5432"),
     Field("service_name", required=True, aliases=("database",)),
     Field("user", required=True),
-    Field("password", secret=True),
+    Field("password"),
     Field("sslmode", plain=True),
     Field("sslrootcert", plain=True),
     *PROTECTION,

@@ -27,9 +27,13 @@ _ROOM: Final = "quayside.dataloader.sources"
 
 #: ``db_type`` → module in this room.
 MODULES: Final[dict[str, str]] = {
+    "csv": "files",
+    "duckdb": "embedded",
     "mariadb": "mysql",
     "mysql": "mysql",
+    "parquet": "files",
     "postgresql": "postgresql",
+    "sqlite": "embedded",
 }
 
 

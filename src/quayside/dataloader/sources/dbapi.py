@@ -1,0 +1,145 @@
+"""An `ArrowSource` of any driver that keeps to the DB-API: rows are fetched in bites and made into batches.
+
+A vendor's module connects, describes the columns and says its `Dialect`; everything else is here. A driver that gives
+Arrow by itself overrides `fetch`.
+"""
+
+# ruff: noqa: S608 - identifiers are quoted by the dialect, values bound
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from quayside.dataloader.errors import UnsupportedTypeError
+from quayside.dataloader.sources.arrow import BATCH_BYTES
+from quayside.dataloader.sources.dialect import Dialect
+from quayside.dataloader.sources.ranges import Range
+from quayside.dataloader.sources.source import Predicate
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from quayside.foundation.errors import QuaysideError
+
+_FIRST_ROWS: Final = 100
+_MOST_ROWS: Final = 50_000
+
+
+class DbApiSource:
+    """A table or query of a DB-API database; `quayside.dataloader.sources.arrow.ArrowSource`.
+
+    `connect` opens one more connection, read-only, for each part of a partitioned read; the first is `connection`, on
+    which everything else is asked. `relation` stands behind FROM, quoted. `explain` classifies the driver's errors.
+    """
+
+    snapshot = False
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        relation: str,
+        schema: pa.Schema,
+        source_types: Sequence[str],
+        primary_key: Sequence[str],
+        dialect: Dialect,
+        connection: Any,
+        connect: Callable[[], Any],
+        clocks: tuple[datetime, datetime],
+        explain: Callable[[Exception], QuaysideError | None],
+        expressions: dict[str, str] | None = None,
+    ) -> None:
+        """`clocks`: the source's time, aware, and its local time, naive. `expressions`: column → what selects it."""
+        self.name = name
+        self.schema = schema
+        self.source_types = source_types
+        self.primary_key = primary_key
+        self._relation = dialect.text(relation)
+        self._dialect = dialect
+        self._connection = connection
+        self._connect = connect
+        self._clocks = clocks
+        self._explain = explain
+        self._expressions = expressions or {}
+
+    def clock(self) -> datetime:
+        return self._clocks[0]
+
+    def local_clock(self) -> datetime:
+        return self._clocks[1]
+
+    def count(self, where: Predicate) -> int:
+        condition, values = self._dialect.where(where)
+        [number] = self._row(f"SELECT COUNT(*) FROM {self._relation}{condition}", values)
+        return int(number)
+
+    def bounds(self, column: str, where: Predicate) -> tuple[Any, Any]:
+        condition, values = self._dialect.where(where)
+        name = self._dialect.quote(column)
+        least, greatest = self._row(
+            f"SELECT MIN({name}), MAX({name}) FROM {self._relation}{condition}", values
+        )
+        return least, greatest
+
+    def batches(
+        self, columns: Sequence[str], where: Predicate, part: tuple[str, Range] | None
+    ) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
+        schema = pa.schema([self.schema.field(name) for name in columns])
+        selected = ", ".join(self._expressions.get(name, self._dialect.quote(name)) for name in columns)
+        condition, values = self._dialect.where(where, part)
+        # A connection of its own: a driver that streams can do nothing else on it meanwhile.
+        with closing(self._connect()) as connection, closing(self.cursor(connection)) as cursor:
+            cursor.execute(f"SELECT {selected} FROM {self._relation}{condition}", values)
+            yield from self.fetch(cursor, schema)
+
+    def explain(self, error: Exception) -> QuaysideError | None:
+        return self._explain(error)
+
+    def cursor(self, connection: Any) -> Any:
+        """A cursor that does not hold the whole result; a driver that needs to be told so overrides this."""
+        return connection.cursor()
+
+    def fetch(self, cursor: Any, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        """The cursor's rows as batches of some `BATCH_BYTES`."""
+        size = _FIRST_ROWS
+        while rows := cursor.fetchmany(size):
+            batch = self.batch(rows, schema)
+            yield batch
+            per_row = max(1, batch.nbytes // len(rows))
+            size = max(1, min(_MOST_ROWS, BATCH_BYTES // per_row, size * 10))
+
+    def batch(self, rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.RecordBatch:
+        """Rows as one batch.
+
+        Raises:
+            UnsupportedTypeError: a value does not fit its column exactly; the column is named.
+        """
+        import pyarrow as pa
+
+        arrays = []
+        for field, values in zip(schema, zip(*rows, strict=True), strict=True):
+            try:
+                arrays.append(pa.array(values, field.type))
+            except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+                shown = self.source_types[self.schema.names.index(field.name)]
+                raise UnsupportedTypeError(
+                    f"Column {field.name!r} ({shown}) of {self.name} holds a value that is no {field.type}: "
+                    f"{str(error).splitlines()[0]}. Cast it to text in a query."
+                ) from None
+        return pa.record_batch(arrays, schema=schema)
+
+    def _row(self, statement: str, values: Sequence[Any]) -> Sequence[Any]:
+        with closing(self._connection.cursor()) as cursor:
+            try:
+                cursor.execute(statement, values)
+                return cursor.fetchone()
+            except Exception as error:
+                meaning = self._explain(error)
+                if meaning is None:
+                    raise
+                raise meaning from None
