@@ -10,7 +10,7 @@ from quayside.foundation.errors import PermanentError
 
 
 @contextmanager
-def domain_call(context: dg.AssetExecutionContext) -> Iterator[None]:
+def domain_call(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Iterator[None]:
     """Audit rows written inside name the run. A `PermanentError` fails the step with its sentence and is not retried;
     other errors pass as they are."""
     with audit.acting_as(f"dagster:run:{context.run.run_id}"):
