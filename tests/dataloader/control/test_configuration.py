@@ -151,7 +151,7 @@ def test_a_new_row_takes_what_is_left_out_from_its_source(control: Any) -> None:
 @pytest.mark.parametrize(
     "values, sentence",
     [
-        ({"db_config_key": "nowhere"}, "there is no source database with this db_config_key"),
+        ({"db_config_key": "nowhere"}, "there is no source database 'nowhere'"),
         ({"destination_table_name": "orders"}, "is loaded by config .* already"),
         ({"destination_table_name": "a b", "load_cron": "x"}, "'a b' is not made .*; load_cron 'x' has not"),
         ({"next_load_date_time": "soon"}, "invalid input syntax for type timestamp"),

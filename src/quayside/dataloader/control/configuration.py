@@ -71,8 +71,6 @@ _SOURCE_KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 #: Sentences for what only the database can see, where its own is not one for people.
 _CONSTRAINTS: Final = {
     "table_control_key": "this source table has a row with the same schedule already",
-    "table_control_db_config_key_fkey": "there is no source database with this db_config_key: add it with "
-    "`quayside tables sources add`",
 }  # fmt: skip
 
 
@@ -165,8 +163,18 @@ def save_table(con: Any, values: Mapping[str, Any], config_id: int | None = None
         values = _prefilled(con, values)
     before = {} if old is None else {name: old[name] for name in TABLE_COLUMNS}
     what = f"Table {values.get('source_table_name')!r}" if old is None else f"Config {old['config_id']}"
-    _refuse(what, table_problems(before | values))
+    row = before | values
+    _refuse(what, table_problems(row) + _unknown_source(con, row.get("db_config_key")))
     return _save(con, "table_control", "config_id", old, values, what)
+
+
+def _unknown_source(con: Any, key: str | None) -> list[str]:
+    known = con.execute(
+        "SELECT 1 FROM control.table_control_dbconfig WHERE db_config_key = %s", (key,)
+    ).fetchone()
+    if key is None or known:
+        return []
+    return [f"there is no source database {key!r}: add it with `quayside tables sources add`"]
 
 
 def _existing(con: Any, values: Mapping[str, Any], config_id: int | None) -> dict[str, Any] | None:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-#: Moved on by loads: not part of what is carried from one control database to another.
-_OF_LOADS = frozenset({"incremental_value", "next_load_date_time", "load_full"})
+#: Moved on by loads or switched while things run: not carried from one control database to another.
+_OF_LOADS = frozenset({"incremental_value", "next_load_date_time", "load_full", "is_paused", "paused_reason"})
 
 
 def find(client: LakebaseClient, name: str) -> Row:
@@ -139,7 +139,8 @@ def restore(client: LakebaseClient, content: Any) -> dict[str, int]:
 
 
 def _plain(row: Row, columns: tuple[str, ...]) -> Row:
-    kept = (name for name in columns if name not in _OF_LOADS)
     return {
-        name: row[name] for name in kept if row[name] is not None and row[name] not in ("", {}, False)
-    } | ({"is_active": row["is_active"]} if "is_active" in row else {})
+        name: row[name]
+        for name in columns
+        if name == "is_active" or (name not in _OF_LOADS and row[name] not in (None, "", {}, False))
+    }
