@@ -172,7 +172,7 @@ def _check(load: Load, shadow: Destination, columns: SchemaPlan, progress: Progr
         )
     if list(load.source.primary_key) != load.source_key:
         names = ", ".join(map(identifier, load.key(columns)))
-        several = load.scalar(f"SELECT count(*) - count(DISTINCT ({names},)) FROM {shadow.relation()}")
+        several = load.scalar(f"SELECT count(*) - count(DISTINCT row({names})) FROM {shadow.relation()}")
         if several:
             raise InputError(
                 f"{several} rows of {load.request.source_table_name} have the key ({names}) of another row, or none: "
