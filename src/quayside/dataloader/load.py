@@ -17,7 +17,7 @@ from quayside.dataloader.destinations.destination import Destination, Fence, ope
 from quayside.dataloader.errors import CancelledError
 from quayside.dataloader.result import LoadResult
 from quayside.dataloader.strategies import strategy_of
-from quayside.dataloader.strategies.strategy import Done, Load, drop_stage
+from quayside.dataloader.strategies.strategy import Done, Load
 from quayside.foundation.errors import InputError
 from quayside.foundation.lake.sql import identifier
 
@@ -73,7 +73,11 @@ def load_table(
     with ExitStack() as stack:
         if con is None:
             con = stack.enter_context(closing(Lake(settings).connect()))
-        stack.callback(drop_stage, con)  # after the watcher, which must not interrupt it
+        if source is None and destination is None:
+            con = stack.enter_context(closing(con.cursor()))  # what is staged and set goes with it
+        con.execute("SET TimeZone = 'UTC'")
+        # Where the lake is the default, DuckDB asks its catalog about every function and name: 10 ms a statement.
+        con.execute("USE memory")
         watched = stack.enter_context(Cancelling(con, fence or NoFence(), cancelled, on_progress))
         watched.check()
         if source is None:

@@ -49,12 +49,11 @@ _STORED_AS: Final = {"BIT": "VARCHAR", "BIGNUM": "VARCHAR", "TIME_NS": "TIME"}
 
 @dataclass(frozen=True)
 class _Look:
-    """The table before the load, read in one transaction."""
+    """The table as the load finds it, and as its last commit left it. `about_rows`: as the catalog estimates them."""
 
     columns: dict[str, str] | None
-    state: LoadState | None
-    all_rows: int
-    live_rows: int
+    state: LoadState | None = None
+    about_rows: int = 0
 
 
 class DuckLakeDestination:
@@ -67,6 +66,8 @@ class DuckLakeDestination:
         self._schema = f"{request.destination_catalog}.{request.destination_schema_name}"
         self._table = request.destination_table_name
         self._seen: _Look | None = None
+        self._live_rows: int | None = None
+        self._counted: tuple[int, int] | None = None
         # Many loads commit at once: DuckLake's own retries wait 100 ms at least, and give up after ten.
         for setting, value in (("retry_wait_ms", 5), ("retry_backoff", 1.2), ("max_retry_count", 60)):
             con.execute(f"SET ducklake_{setting} = {value}")
@@ -91,7 +92,9 @@ class DuckLakeDestination:
         return self._look.state
 
     def rows(self) -> int:
-        return self._look.live_rows
+        if self._live_rows is None:
+            self._live_rows = self._count()[1] if self._look.columns is not None else 0
+        return self._live_rows
 
     def relation(self) -> str:
         return f"{CATALOG}.{identifier(self._schema)}.{identifier(self._table)}"
@@ -101,7 +104,7 @@ class DuckLakeDestination:
         emptied = (
             seen.columns is not None
             and list(seen.columns.items()) == list(columns.items())
-            and seen.all_rows <= _EMPTIED_ROWS
+            and seen.about_rows <= _EMPTIED_ROWS
         )
 
         def work() -> Written:
@@ -109,22 +112,21 @@ class DuckLakeDestination:
                 self.con.execute(f"DELETE FROM {self.relation()}")
             else:
                 self._create(columns, replace=True)
-            read = self._insert(rows)
-            self._check(read, self._count(), "rows")
-            return Written(inserted=read)
+            written = self._insert(rows)
+            self._check(written.inserted, self._count()[0], "rows")
+            return written
 
-        return self._commit(work, state, fence)
+        return self._commit(work, state, fence, columns)
 
     def append(self, rows: Rows, state: StateOf, fence: Fence) -> Written:
-        before = self._look.all_rows
-
         def work() -> Written:
             self._evolve(rows.columns)
-            read = self._insert(rows)
-            self._check(read, self._count() - before, "rows")
-            return Written(inserted=read)
+            before = self._count()[0]
+            written = self._insert(rows)
+            self._check(written.inserted, self._count()[0] - before, "rows")
+            return written
 
-        return self._commit(work, state, fence)
+        return self._commit(work, state, fence, self._evolved(rows.columns))
 
     def merge(
         self,
@@ -136,24 +138,23 @@ class DuckLakeDestination:
         compare: bool = True,
         removed: Removed | None = None,
     ) -> Written:
-        before = self._look.all_rows
-
         def work() -> Written:
             self._evolve(rows.columns)
+            before = self._count()[0]
             gone = self._remove(removed, key) if removed is not None else 0
             changed = self._merge(rows, key, compare)
             lost = gone if removed is not None and removed.at is None else 0
-            inserted = self._count() - before + lost
+            inserted = self._count()[0] - before + lost
             if not 0 <= inserted <= changed:
                 raise CountMismatchError(
                     f"{self.name} has {inserted} rows more after {changed} rows were merged: nothing was committed."
                 )
-            return Written(inserted=inserted, updated=changed - inserted, deleted=gone)
+            return Written(inserted, changed - inserted, gone)
 
-        return self._commit(work, state, fence)
+        return self._commit(work, state, fence, self._evolved(rows.columns))
 
     def record(self, state: LoadState, fence: Fence) -> None:
-        self._commit(Written, lambda _: state, fence)
+        self._commit(Written, lambda _: state, fence, self._look.columns)
 
     def sibling(self, suffix: str) -> Self:
         request = replace(self._request, destination_table_name=f"{self._table}{suffix}")
@@ -163,14 +164,14 @@ class DuckLakeDestination:
         def work() -> Written:
             self.con.execute(f"DROP TABLE IF EXISTS {self.relation()}")
             self.con.execute(f"ALTER TABLE {shadow.relation()} RENAME TO {identifier(self._table)}")
-            return Written(inserted=self._count())
+            return Written(inserted=self._count()[0])
 
-        written = self._commit(work, state, fence)
-        shadow._seen = None
+        written = self._commit(work, state, fence, shadow._look.columns)
+        shadow._seen = shadow._live_rows = None
         return written
 
     def drop(self, fence: Fence) -> None:
-        self._commit(lambda: self.con.execute(f"DROP TABLE IF EXISTS {self.relation()}"), None, fence)
+        self._commit(lambda: self.con.execute(f"DROP TABLE IF EXISTS {self.relation()}"), None, fence, None)
 
     @property
     def _look(self) -> _Look:
@@ -185,16 +186,17 @@ class DuckLakeDestination:
         try:
             described = self.con.execute(f"DESCRIBE {self.relation()}").fetchall()
         except duckdb.CatalogException:
-            return _Look(None, None, 0, 0)
-        columns = {row[0]: row[1] for row in described}
-        try:
-            state = ducklake_state.read(self.con, self._request.config_id, self._schema, self._table)
-        except duckdb.CatalogException:  # no load has committed yet
-            state = None
-        live = f"count(*) FILTER (WHERE {IS_DELETE} IS NOT TRUE)" if IS_DELETE in columns else "count(*)"
-        row = self.con.execute(f"SELECT count(*), {live} FROM {self.relation()}").fetchone()
+            return _Look(None)
+        row = self.con.execute(
+            f"SELECT t.begin_snapshot, coalesce(n.record_count, 0) FROM {_METADATA}.ducklake_table t "
+            f"JOIN {_METADATA}.ducklake_schema s USING (schema_id) "
+            f"LEFT JOIN {_METADATA}.ducklake_table_stats n USING (table_id) "
+            "WHERE t.table_name = ? AND t.end_snapshot IS NULL AND s.schema_name = ? AND s.end_snapshot IS NULL",
+            [self._table, self._schema],
+        ).fetchone()
         assert row is not None
-        return _Look(columns, state, row[0], row[1])
+        state = ducklake_state.read(self.con, self._request.config_id, self.name, row[0])
+        return _Look({name: type_ for name, type_, *_ in described}, state, row[1])
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -204,41 +206,48 @@ class DuckLakeDestination:
         finally:
             self.con.execute("ROLLBACK")  # nothing was written
 
-    def _commit(self, work: Callable[[], T], state: StateOf | None, fence: Fence) -> T:
-        from quayside.foundation.lake import Lake
-
-        self._prepare()
-        with ExitStack() as held:
-
-            def attempt(con: duckdb.DuckDBPyConnection) -> T:
-                held.close()  # what an attempt held that met a conflict
-                result = work()
-                if state is not None:
-                    ducklake_state.write(con, state(self.relation()), self._schema, self._table)
-                held.enter_context(fence.hold())
-                return result
-
-            result = Lake(self._settings).transaction(attempt, self.con)
-        self._seen = None
-        if isinstance(result, Written) and result.inserted + result.updated:
-            return replace(result, bytes=self._bytes_of_last_commit())
-        return result
-
-    def _prepare(self) -> None:
-        """Make what a commit needs and what is no part of it."""
+    def _commit(
+        self, work: Callable[[], T], state: StateOf | None, fence: Fence, columns: Mapping[str, str] | None
+    ) -> T:
+        """Commit what `work` does, with the state; the table has `columns` then."""
         import duckdb
 
         from quayside.foundation.lake import Lake
 
-        def schema(con: duckdb.DuckDBPyConnection) -> None:
-            con.execute(f"CREATE SCHEMA IF NOT EXISTS {CATALOG}.{identifier(self._schema)}")
+        lake = Lake(self._settings)
+        if self._look.columns is None and columns is not None:
+            lake.transaction(self._create_schema, self.con)
+        after = _Look(None)
+        live = 0
+        with ExitStack() as held:
 
-        try:
-            self.con.execute(f"DESCRIBE {CATALOG}.{ducklake_state.SCHEMA}.{ducklake_state.TABLE}")
-        except duckdb.CatalogException:
-            ducklake_state.ensure(self.con, self._settings)
-        if self._look.columns is None:
-            Lake(self._settings).transaction(schema, self.con)
+            def attempt(con: duckdb.DuckDBPyConnection) -> T:
+                nonlocal after, live
+                held.close()  # what an attempt held that met a conflict
+                self._counted = None
+                result = work()
+                if state is not None and columns is not None:
+                    made = state(self.relation())
+                    ducklake_state.write(con, made, self.name)
+                    all_rows, live = self._counted or self._count()
+                    after = _Look(dict(columns), made, all_rows)
+                held.enter_context(fence.hold())
+                return result
+
+            try:
+                result = lake.transaction(attempt, self.con)
+            except duckdb.CatalogException as error:
+                if not ducklake_state.is_missing(error):
+                    raise
+                ducklake_state.ensure(self.con, self._settings)
+                result = lake.transaction(attempt, self.con)
+        self._seen, self._live_rows = after, live
+        if isinstance(result, Written) and result.inserted + result.updated:
+            return replace(result, bytes=self._bytes_of_last_commit())
+        return result
+
+    def _create_schema(self, con: duckdb.DuckDBPyConnection) -> None:
+        con.execute(f"CREATE SCHEMA IF NOT EXISTS {CATALOG}.{identifier(self._schema)}")
 
     def _create(self, columns: Mapping[str, str], *, replace: bool) -> None:
         described = ", ".join(f"{identifier(name)} {type_}" for name, type_ in columns.items())
@@ -260,11 +269,14 @@ class DuckLakeDestination:
             if change:
                 self.con.execute(f"ALTER TABLE {self.relation()} {change}")
 
-    def _insert(self, rows: Rows) -> int:
-        """Rows that went in, as the operator that fed the writer counted them."""
+    def _evolved(self, columns: Mapping[str, str]) -> dict[str, str]:
+        return {**(self._look.columns or {}), **columns}
+
+    def _insert(self, rows: Rows) -> Written:
+        """What went in: `inserted` as the operator that fed the writer counted it."""
         names = ", ".join(map(identifier, rows.given))
-        _, read = rows_into(self.con, f"INSERT INTO {self.relation()} ({names}) {rows.select()}")
-        return read
+        flow = rows_into(self.con, f"INSERT INTO {self.relation()} ({names}) {rows.select()}")
+        return Written(inserted=flow.given)
 
     def _merge(self, rows: Rows, key: Sequence[str], compare: bool) -> int:
         select = rows.select()
@@ -281,19 +293,19 @@ class DuckLakeDestination:
             update = f"WHEN MATCHED {f'AND ({differs}) ' if compare else ''}THEN UPDATE SET {assigned} "
         names = ", ".join(map(identifier, rows.given))
         values = ", ".join(f"s.{identifier(c)}" for c in rows.given)
-        changed, met = rows_into(
+        flow = rows_into(
             self.con,
             f"MERGE INTO {self.relation()} t USING ({select}) s ON {' AND '.join(on)} "
             f"{update}WHEN NOT MATCHED THEN INSERT ({names}) VALUES ({values})",
         )
-        if met != staged:
+        if flow.given != staged:
             raise CountMismatchError(
-                f"{self.name}: {staged} rows were to be merged and met {met}, so it holds a key ({', '.join(key)}) "
+                f"{self.name}: {staged} rows were to be merged and met {flow.given}, so it holds a key ({', '.join(key)}) "
                 "more than once. Nothing was committed: correct primary_key_cols, or load the table in full."
             )
         if not compare and others:
-            self._check(staged, changed, "merged rows")
-        return changed
+            self._check(staged, flow.wrote, "merged rows")
+        return flow.wrote
 
     def _range(self, select: str, column: str, type_: str) -> list[str]:
         """Conditions that keep a merge out of files that hold none of its keys."""
@@ -326,14 +338,26 @@ class DuckLakeDestination:
                 f"{self.name}: {read} {what} were read and {written} written. Nothing was committed."
             )
 
-    def _count(self) -> int:
-        return self._scalar(f"SELECT count(*) FROM {self.relation()}")
+    def _count(self) -> tuple[int, int]:
+        """All rows, and those that are not marked as deleted; a column may have been added in this transaction."""
+        columns = {row[0] for row in self.con.execute(f"DESCRIBE {self.relation()}").fetchall()}
+        live = f"count(*) FILTER (WHERE {IS_DELETE} IS NOT TRUE)" if IS_DELETE in columns else "count(*)"
+        row = self.con.execute(f"SELECT count(*), {live} FROM {self.relation()}").fetchone()
+        assert row is not None
+        self._counted = row[0], row[1]
+        return self._counted
 
     def _bytes_of_last_commit(self) -> int:
+        """Size of the files that the last commit to this table added."""
+        table_id = self._scalar(
+            f"SELECT t.table_id FROM {_METADATA}.ducklake_table t JOIN {_METADATA}.ducklake_schema s USING (schema_id) "
+            "WHERE t.table_name = ? AND t.end_snapshot IS NULL AND s.schema_name = ? AND s.end_snapshot IS NULL",
+            self._table,
+            self._schema,
+        )
         return self._scalar(
             f"SELECT coalesce(sum(file_size_bytes), 0)::BIGINT FROM {_METADATA}.ducklake_data_file "
-            "WHERE begin_snapshot = (SELECT id FROM ducklake_last_committed_snapshot(?))",
-            CATALOG,
+            f"WHERE table_id = {table_id} GROUP BY begin_snapshot ORDER BY begin_snapshot DESC LIMIT 1"
         )
 
     def _scalar(self, sql: str, *values: Any) -> int:

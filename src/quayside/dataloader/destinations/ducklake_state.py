@@ -2,9 +2,11 @@
 
 A row is written in the transaction of the rows it speaks of, and the newest of a configuration and table counts. It says
 nothing about a table that was made later than the row, so a table dropped by hand starts anew. Rows are kept in the
-catalog (DuckLake's data inlining): a file for each would double the files of small loads. Belongs here: reading and
-writing those rows. Does not belong here: what a strategy remembers.
+catalog (DuckLake's data inlining): a file for each would double the files of small loads. Belongs here: reading, writing
+and pruning those rows. Does not belong here: what a strategy remembers.
 """
+
+# ruff: noqa: S608 - names are our own, values are bound
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from quayside.dataloader.destinations.destination import LoadState
 from quayside.foundation.lake.session import CATALOG
+from quayside.foundation.lake.sql import identifier
 from quayside.foundation.postgres import advisory_lock
 
 if TYPE_CHECKING:
@@ -30,23 +33,37 @@ _METADATA: Final = f"__ducklake_metadata_{CATALOG}.{CATALOG}"
 _INLINED_ROWS: Final = 100
 
 
-def read(con: duckdb.DuckDBPyConnection, config_id: int, schema: str, table: str) -> LoadState | None:
-    """The newest state of a configuration that speaks of the table as it is; the table exists."""
-    row = con.execute(
-        f"SELECT state, snapshot_id FROM {_STATES} WHERE config_id = ? AND table_name = ? "  # noqa: S608  own names
-        "ORDER BY rowid DESC LIMIT 1",
-        [config_id, f"{schema}.{table}"],
-    ).fetchone()
-    if row is None or row[1] < _made_at(con, schema, table):
+def read(con: duckdb.DuckDBPyConnection, config_id: int, table: str, made_at: int) -> LoadState | None:
+    """The newest state of a configuration that speaks of `table` (``schema.table``) as it is since snapshot `made_at`."""
+    import duckdb
+
+    row = None
+    for kept in _kept_in(con):
+        # Read where DuckLake keeps them: a scan of the lake takes ten times as long, and fetches those of all tables.
+        row = con.execute(
+            f"SELECT state, begin_snapshot FROM {_METADATA}.{identifier(kept)} "
+            "WHERE config_id = ? AND table_name = ? AND end_snapshot IS NULL ORDER BY row_id DESC LIMIT 1",
+            [config_id, table],
+        ).fetchone()
+    if row is None:  # somebody had DuckLake write them to files, or there is none
+        try:
+            row = con.execute(
+                f"SELECT state, snapshot_id FROM {_STATES} WHERE config_id = ? AND table_name = ? "
+                "ORDER BY rowid DESC LIMIT 1",
+                [config_id, table],
+            ).fetchone()
+        except duckdb.CatalogException:  # no load has committed yet
+            return None
+    if row is None or row[1] < made_at:
         return None
     return LoadState(**json.loads(row[0]))
 
 
-def write(con: duckdb.DuckDBPyConnection, state: LoadState, schema: str, table: str) -> None:
-    """Add a state in the open transaction."""
+def write(con: duckdb.DuckDBPyConnection, state: LoadState, table: str) -> None:
+    """Add a state of `table` in the open transaction."""
     con.execute(
-        f"INSERT INTO {_STATES} VALUES (?, ?, ?, ?, now())",  # noqa: S608  own names
-        [state.config_id, state.attempt, f"{schema}.{table}", json.dumps(asdict(state), default=list)],
+        f"INSERT INTO {_STATES} VALUES (?, ?, ?, ?, now())",
+        [state.config_id, state.attempt, table, json.dumps(asdict(state), default=list)],
     )
 
 
@@ -64,12 +81,18 @@ def ensure(con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
         )
 
 
-def _made_at(con: duckdb.DuckDBPyConnection, schema: str, table: str) -> int:
-    row = con.execute(
-        f"SELECT t.begin_snapshot FROM {_METADATA}.ducklake_table t "  # noqa: S608  own names
-        f"JOIN {_METADATA}.ducklake_schema s USING (schema_id) "
-        "WHERE t.table_name = ? AND t.end_snapshot IS NULL AND s.schema_name = ? AND s.end_snapshot IS NULL",
-        [table, schema],
-    ).fetchone()
-    assert row is not None
-    return int(row[0])
+def is_missing(error: Exception) -> bool:
+    """Whether a statement failed because there is no such table yet."""
+    return f"{TABLE} does not exist" in str(error) or f'"{SCHEMA}" does not exist' in str(error)
+
+
+def _kept_in(con: duckdb.DuckDBPyConnection) -> list[str]:
+    """The catalog's tables of rows kept there, the newest layout last."""
+    rows = con.execute(
+        f"SELECT i.table_name FROM {_METADATA}.ducklake_inlined_data_tables i "
+        f"JOIN {_METADATA}.ducklake_table t USING (table_id) JOIN {_METADATA}.ducklake_schema s USING (schema_id) "
+        "WHERE t.table_name = ? AND t.end_snapshot IS NULL AND s.schema_name = ? AND s.end_snapshot IS NULL "
+        "ORDER BY i.schema_version",
+        [TABLE, SCHEMA],
+    ).fetchall()
+    return [row[0] for row in rows]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -21,24 +22,36 @@ _WRITERS: Final = (
 )
 
 
-def rows_into(con: duckdb.DuckDBPyConnection, sql: str) -> tuple[int, int]:
-    """Run an INSERT, MERGE or COPY; rows it says it wrote, and rows that the operators below gave to the writer."""
-    answer, given = answer_and_rows_into(con, sql)
-    return int(answer[0][0]), given
+@dataclass(frozen=True)
+class Flow:
+    """`given`: rows that the operators below gave to the writer; `wrote`: rows it says it wrote."""
+
+    given: int
+    wrote: int
+
+
+def rows_into(con: duckdb.DuckDBPyConnection, sql: str) -> Flow:
+    """Run an INSERT, MERGE or CREATE TABLE AS."""
+    answer, profile = _profiled(con, sql)
+    return Flow(_given(profile), int(answer[0][0]))
 
 
 def answer_and_rows_into(con: duckdb.DuckDBPyConnection, sql: str) -> tuple[list[tuple[Any, ...]], int]:
-    """As `rows_into`, with all that the statement answers."""
+    """Run a COPY that answers with its files; also the rows that were given to it."""
+    answer, profile = _profiled(con, sql)
+    return answer, _given(profile)
+
+
+def _profiled(con: duckdb.DuckDBPyConnection, sql: str) -> tuple[list[tuple[Any, ...]], dict[str, Any]]:
     import duckdb
 
     con.execute("SET enable_profiling = 'no_output'")
     try:
         answer = con.execute(sql).fetchall()
-        profile = json.loads(con.get_profiling_information(format="json"))
+        return answer, json.loads(con.get_profiling_information(format="json"))
     finally:
         with suppress(duckdb.Error):  # after an error the connection may take nothing but a ROLLBACK
             con.execute("PRAGMA disable_profiling")
-    return answer, _given(profile)
 
 
 def _given(operator: dict[str, Any]) -> int:

@@ -24,9 +24,9 @@ from quayside.foundation.lake.sql import identifier
 if TYPE_CHECKING:
     from quayside.dataloader.schema_contract import SchemaPlan
 
-KEYS: Final = "temp.quayside_keys"
-GONE: Final = "temp.quayside_gone"
-MISSING: Final = "temp.quayside_missing"
+KEYS: Final = "temp.main.quayside_keys"
+GONE: Final = "temp.main.quayside_gone"
+MISSING: Final = "temp.main.quayside_missing"
 
 #: Missing rows loaded by one comparison. More are a case for a full load; they are reported either way.
 REPAIRED_ROWS: Final = 50_000
@@ -82,9 +82,8 @@ def compare(load: Load, columns: SchemaPlan, live: str) -> Compared | None:
     with load.transaction():
         source = load.source.relation((), load.source_key)
         select = ", ".join(f"{columns.expressions[k]} AS {identifier(k)}" for k in load.key(columns))
-        _, read = rows_into(
-            load.con, f"CREATE OR REPLACE TEMP TABLE quayside_keys AS SELECT {select} FROM {source}"
-        )
+        made = f"CREATE OR REPLACE TEMP TABLE quayside_keys AS SELECT {select} FROM {source}"
+        read = rows_into(load.con, made).given
     keys = load.scalar(f"SELECT count(*) FROM {KEYS}")
     if keys != read:
         raise CountMismatchError(
@@ -94,7 +93,7 @@ def compare(load: Load, columns: SchemaPlan, live: str) -> Compared | None:
         return None
     for table, here, there in ((GONE, live, KEYS), (MISSING, KEYS, live)):
         load.con.execute(
-            f"CREATE OR REPLACE TEMP TABLE {table.removeprefix('temp.')} AS "
+            f"CREATE OR REPLACE TEMP TABLE {table.split('.')[-1]} AS "
             f"SELECT DISTINCT {key} FROM {here} ANTI JOIN {there} USING ({key})"
         )
     return Compared(

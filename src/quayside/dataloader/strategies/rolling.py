@@ -82,7 +82,7 @@ def merge_stage(load: Load, columns: SchemaPlan, within: str, values: list[Any],
         else ""
     )
     load.con.execute(
-        f"CREATE OR REPLACE TEMP TABLE {GONE.removeprefix('temp.')} AS SELECT {key} FROM "
+        f"CREATE OR REPLACE TEMP TABLE {GONE.split('.')[-1]} AS SELECT {key} FROM "
         f"(SELECT * FROM {load.destination.relation()} WHERE {within}{live}) ANTI JOIN {STAGE} USING ({key})",
         values,
     )

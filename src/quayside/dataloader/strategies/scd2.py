@@ -28,7 +28,7 @@ COLUMNS: Final[dict[str, str]] = {
     "valid_to": "TIMESTAMP WITH TIME ZONE",
     "is_current": "BOOLEAN",
 }
-_CHANGES: Final = "temp.quayside_changes"
+_CHANGES: Final = "temp.main.quayside_changes"
 
 
 def scd2(load: Load) -> Done:
@@ -62,7 +62,7 @@ def _whole(load: Load) -> Done:
     believed = not load.capped and is_believable(load, read, current)
     key = ", ".join(map(identifier, load.key(columns)))
     load.con.execute(
-        f"CREATE OR REPLACE TEMP TABLE {GONE.removeprefix('temp.')} AS SELECT {key} FROM "
+        f"CREATE OR REPLACE TEMP TABLE {GONE.split('.')[-1]} AS SELECT {key} FROM "
         f"{_current(load)} ANTI JOIN {STAGE} USING ({key}) WHERE {str(believed).lower()}"
     )
     cursor = load.cursor_of(STAGE, columns) if load.cursor is not None else None
@@ -143,7 +143,7 @@ def _commit(load: Load, columns: SchemaPlan, state: LoadState) -> Written:
     current = _current(load)
     load.con.execute(
         f"""
-        CREATE OR REPLACE TEMP TABLE {_CHANGES.removeprefix("temp.")} AS
+        CREATE OR REPLACE TEMP TABLE {_CHANGES.split(".")[-1]} AS
         SELECT {of_c}, c.valid_from, {moment} AS valid_to, false AS is_current, 'changed' AS what
         FROM {current} c JOIN {STAGE} s ON {on} WHERE {differs or "false"}
         UNION ALL BY NAME
@@ -168,7 +168,7 @@ def _current(load: Load) -> str:
 
 def _nothing_gone(load: Load, columns: SchemaPlan) -> None:
     key = ", ".join(f"NULL::{columns.columns[k]} AS {identifier(k)}" for k in load.key(columns))
-    load.con.execute(f"CREATE OR REPLACE TEMP TABLE {GONE.removeprefix('temp.')} AS SELECT {key} WHERE false")
+    load.con.execute(f"CREATE OR REPLACE TEMP TABLE {GONE.split('.')[-1]} AS SELECT {key} WHERE false")
 
 
 def _now(load: Load) -> str:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from quayside.dataloader.sources.source import Predicate, SourceTable
     from quayside.foundation.settings import Settings
 
-STAGE: Final = "temp.quayside_stage"
+STAGE: Final = "temp.main.quayside_stage"
 
 #: Deletes at the source are looked for by these strategies; the others replace the table.
 _SOFT_DELETE_STRATEGIES: Final = frozenset(
@@ -209,9 +209,9 @@ class Load:
             if only is not None:
                 key = ", ".join(map(identifier, self.key(columns)))
                 select = f"SELECT s.* FROM ({select}) s SEMI JOIN {only} USING ({key})"
-            _, read = rows_into(
-                self.con, f"CREATE OR REPLACE TEMP TABLE {STAGE.removeprefix('temp.')} AS {select}"
-            )
+            read = rows_into(
+                self.con, f"CREATE OR REPLACE TEMP TABLE {STAGE.split('.')[-1]} AS {select}"
+            ).given
         staged = self.scalar(f"SELECT count(*) FROM {STAGE}")
         if staged != read:
             raise CountMismatchError(
@@ -238,8 +238,10 @@ class Load:
             f"CREATE OR REPLACE TEMP TABLE quayside_losers AS SELECT rowid AS row FROM {STAGE} QUALIFY "
             f"row_number() OVER (PARTITION BY {key} ORDER BY {', '.join(order)}) > 1"
         )
-        if losers := self.scalar("SELECT count(*) FROM temp.quayside_losers"):
-            self.con.execute(f"DELETE FROM {STAGE} WHERE rowid IN (SELECT row FROM temp.quayside_losers)")
+        if losers := self.scalar("SELECT count(*) FROM temp.main.quayside_losers"):
+            self.con.execute(
+                f"DELETE FROM {STAGE} WHERE rowid IN (SELECT row FROM temp.main.quayside_losers)"
+            )
             self.warnings.append(
                 f"{losers} rows had the key ({key}) of another row: the latest of each key was loaded. "
                 "Correct primary_key_cols if they are different rows."
@@ -265,7 +267,7 @@ class Load:
             if unique and not vouched:
                 self._check_null_keys(relation, columns)
                 key = ", ".join(map(identifier, self.key(columns)))
-                if self.scalar(f"SELECT count(*) - count(DISTINCT ({key},)) FROM {relation}"):
+                if self.scalar(f"SELECT count(*) - count(DISTINCT row({key})) FROM {relation}"):
                     raise _DuplicateKeysError
             return state(relation)
 
@@ -351,12 +353,6 @@ class Load:
                 f"({', '.join(map(identifier, key))}), so they cannot be told apart: correct primary_key_cols, or leave "
                 "them out in the row's query."
             )
-
-
-def drop_stage(con: Any) -> None:
-    """Drop what loads staged in a connection."""
-    for table in ("stage", "losers", "keys", "gone", "missing", "changes"):
-        con.execute(f"DROP TABLE IF EXISTS temp.quayside_{table}")
 
 
 class _DuplicateKeysError(Exception):
