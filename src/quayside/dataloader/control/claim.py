@@ -51,15 +51,18 @@ WITH ready AS MATERIALIZED (
         row_number() OVER (PARTITION BY db_config_key ORDER BY priority DESC, due_since, config_id) AS at_source
     FROM ready WHERE at_destination = 1 AND (load_strategy <> 'chunked_backfill' OR of_kind = 1)
 ), chosen AS MATERIALIZED (
-    SELECT c.config_id, f.due_since
-    FROM control.table_control c JOIN fitting f USING (config_id)
-    WHERE (f.room IS NULL OR f.at_source <= f.room)
-        -- looked at again under the row's lock
-        AND c.is_active AND (c.last_status IS NULL OR c.last_status = 'Succeeded')
-        AND (c.next_load_date_time IS NULL OR c.next_load_date_time <= now())
-    ORDER BY f.priority DESC, f.due_since, f.config_id
+    -- Row by row in this order, each looked at again under its lock, until there are enough.
+    SELECT f.config_id, f.due_since
+    FROM (
+        SELECT config_id, due_since FROM fitting WHERE room IS NULL OR at_source <= room
+        ORDER BY priority DESC, due_since, config_id
+    ) f CROSS JOIN LATERAL (
+        SELECT FROM control.table_control c
+        WHERE c.config_id = f.config_id AND c.is_active AND (c.last_status IS NULL OR c.last_status = 'Succeeded')
+            AND (c.next_load_date_time IS NULL OR c.next_load_date_time <= now())
+        FOR UPDATE SKIP LOCKED
+    ) locked
     LIMIT %(limit)s
-    FOR UPDATE OF c SKIP LOCKED
 ), queued AS (
     UPDATE control.table_control c
     SET last_status = 'Queued', last_status_date_time = clock_timestamp(), last_status_message = NULL,
