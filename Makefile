@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export UV_SYSTEM_CERTS := 1
 export UV_NO_PROGRESS := 1
 
-.PHONY: help env spark demo test test-fast up stop lint format docs lock bench-kycc bench-credit bench-refinement bench-startup bench-launcher bench-learning faults-kycc clean
+.PHONY: help env spark demo test test-fast up stop lint format docs lock bench-kycc bench-credit bench-refinement bench-startup bench-launcher bench-learning faults-kycc faults-dataloader clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -71,6 +71,9 @@ bench-startup: env  ## what starting the command and loading a location costs
 
 faults-kycc: env  ## kill KYCC at random moments (SEED=, KILLS=), then compare with an undisturbed run
 	$(BIN)/python -m tests.faults.kycc --kills $(or $(KILLS),60) --seed $(or $(SEED),1)
+
+faults-dataloader: env  ## kill DataLoader at random moments while its source changes (SEED=, KILLS=), 25 minutes
+	$(BIN)/python -W ignore -m tests.faults.dataloader --kills $(or $(KILLS),200) --seed $(or $(SEED),1)
 
 lock: $(UV)  ## resolve pyproject.toml anew into requirements.lock and requirements-spark.lock
 	$(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev --extra bench --extra sources \

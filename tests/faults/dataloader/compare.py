@@ -25,10 +25,8 @@ def differences(settings: Settings, source_url: str, tables: Sequence[Table]) ->
     found: list[str] = []
     with psycopg.connect(source_url) as source, closing(Lake(settings).connect(read_only=True)) as lake:
         for table in tables:
-            wanted = [
-                _plain(row)
-                for row in source.execute(f"SELECT {', '.join(COLUMNS)} FROM {SCHEMA}.{table.name}").fetchall()  # type: ignore[arg-type]
-            ]
+            statement: Any = f"SELECT {', '.join(COLUMNS)} FROM {SCHEMA}.{table.name}"
+            wanted = [_plain(row) for row in source.execute(statement).fetchall()]
             try:
                 loaded = _delta_rows(settings, table) if table.catalog == "delta" else _lake_rows(lake, table)
             except Exception as error:  # noqa: BLE001 - a table that cannot be read is what we look for
@@ -47,7 +45,9 @@ def compare(wanted: Sequence[Row], loaded: Sequence[Row]) -> list[str]:
         found.append(f"{len(twice)} keys are there twice, such as {twice[:_SHOWN]}")
     a, b = {row[0]: row for row in wanted}, {row[0]: row for row in loaded}
     if missing := sorted(a.keys() - b.keys()):
-        found.append(f"{len(missing)} of {len(a)} rows are missing, such as {[a[k] for k in missing[:_SHOWN]]}")
+        found.append(
+            f"{len(missing)} of {len(a)} rows are missing, such as {[a[k] for k in missing[:_SHOWN]]}"
+        )
     if extra := sorted(b.keys() - a.keys()):
         found.append(f"{len(extra)} rows are not in the source, such as {[b[k] for k in extra[:_SHOWN]]}")
     if other := [key for key in a.keys() & b.keys() if a[key] != b[key]]:

@@ -19,7 +19,6 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from quayside.foundation.postgres import EmbeddedPostgres
 from tests.faults.dataloader.platform import Platform, until
 from tests.faults.dataloader.points import PHASES, Place, alive
 
@@ -67,7 +66,7 @@ def schedule(seed: int, kills: int, tables: int) -> list[Kill]:
     rng = random.Random(seed)
     kinds: list[Kind] = []
     for kind, (share, _) in _PLAN.items():
-        kinds += [kind] * max(1, round(share * kills))
+        kinds.extend(kind for _ in range(max(1, round(share * kills))))
     rng.shuffle(kinds)
     aims: dict[Kind, list[str | None]] = {kind: [] for kind in KINDS}
     planned = []
@@ -124,7 +123,9 @@ class Killer:
             phase, place = self.strike(kill)
             where = self._names.get(place.config_id, "") if place else ""
             print(
-                f"{number}/{len(planned)} {kill.kind} killed while {phase} {where}", file=sys.stderr, flush=True
+                f"{number}/{len(planned)} {kill.kind} killed while {phase} {where}",
+                file=sys.stderr,
+                flush=True,
             )
 
     def strike(self, kill: Kill) -> tuple[str, Place | None]:
@@ -207,7 +208,7 @@ def _sessions(postmaster: int) -> list[int]:
     for line in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
             title = line.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
-            if title.startswith(f"postgres: {'quayside'} ") and _parent(int(line.parent.name)) == postmaster:
+            if title.startswith("postgres: quayside ") and _parent(int(line.parent.name)) == postmaster:
                 found.append(int(line.parent.name))
     return sorted(found)
 
@@ -216,7 +217,3 @@ def _parent(pid: int) -> int:
     with suppress(OSError):
         return int(Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[1])
     return 0
-
-
-def server_of(platform: Platform, kind: Kind) -> EmbeddedPostgres:
-    return platform.server if kind == "postgres" else platform.source

@@ -43,7 +43,9 @@ CREATE TABLE faults.ticks (config_id bigint NOT NULL, at timestamptz NOT NULL DE
 class Platform:
     """One platform in a folder of its own. `start` brings up the servers; `start_services` the rest."""
 
-    def __init__(self, tables: tuple[workload.Table, ...] = workload.TABLES, lease_seconds: int = LEASE_SECONDS) -> None:
+    def __init__(
+        self, tables: tuple[workload.Table, ...] = workload.TABLES, lease_seconds: int = LEASE_SECONDS
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
         self.folder.chmod(0o711)  # as root, the database servers' own user has to pass
         self.tables = tables
@@ -92,7 +94,9 @@ class Platform:
                 ],
             )
             workload.configure(con, self.tables, SOURCE, due=False)
-            con.execute("UPDATE control.table_control SET last_status = 'Succeeded'")  # waits for its first tick
+            con.execute(
+                "UPDATE control.table_control SET last_status = 'Succeeded'"
+            )  # waits for its first tick
 
     @contextmanager
     def control(self) -> Iterator[psycopg.Connection[Any]]:
@@ -107,11 +111,16 @@ class Platform:
     def tick(self, config_id: int | None = None) -> int:
         """Make due what has been loaded since its last tick, or only that row, and note it in the same transaction."""
         with self.control() as con:
+            # A backfill that is complete goes on as incremental; every third time it is to begin anew.
             return con.execute(
-                "WITH due AS (UPDATE control.table_control SET next_load_date_time = clock_timestamp() "
+                "WITH again AS (SELECT config_id FROM control.table_control WHERE source_table_name = ANY(%s) "
+                "AND attempt %% 3 = 0), due AS (UPDATE control.table_control c SET next_load_date_time = clock_timestamp(), "
+                "load_full = load_full OR EXISTS (SELECT FROM again WHERE again.config_id = c.config_id), "
+                "load_strategy = CASE WHEN EXISTS (SELECT FROM again WHERE again.config_id = c.config_id) "
+                "THEN 'chunked_backfill' ELSE load_strategy END "
                 "WHERE last_status = 'Succeeded' AND next_load_date_time IS NULL AND config_id = coalesce(%s, config_id) "
                 "RETURNING config_id) INSERT INTO faults.ticks (config_id) SELECT config_id FROM due",
-                [config_id],
+                [[t.name for t in self.tables if t.strategy == "chunked_backfill"], config_id],
             ).rowcount
 
     def free_failed(self, config_id: int | None = None) -> int:
@@ -135,7 +144,7 @@ class Platform:
         dagster_home.mkdir(parents=True, exist_ok=True)
         config = yaml.safe_load((project_root() / "dagster.yaml").read_text("utf-8"))
         config["run_launcher"]["config"] |= {"base_folder": str(self.folder / "w"), "grace_seconds": 5.0}
-        config["run_monitoring"] |= {"poll_interval_seconds": 2, "start_timeout_seconds": 60}
+        config["run_monitoring"] |= {"poll_interval_seconds": 2, "start_timeout_seconds": 30}
         (self.folder / "w").mkdir()
         (dagster_home / "dagster.yaml").write_text(yaml.safe_dump(config), "utf-8")
         served = {"grpc_server": {"socket": str(self._socket), "location_name": "dataloader"}}
@@ -226,7 +235,9 @@ class Platform:
     # -- inside
 
     def _environment(self, lease_seconds: int) -> dict[str, str]:
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(_FOREIGN) and k != "DATABASE_URL"}
+        inherited = {
+            k: v for k, v in os.environ.items() if not k.startswith(_FOREIGN) and k != "DATABASE_URL"
+        }
         hook = Path(__file__).parent / "hook"
         return inherited | {
             "QUAYSIDE_HOME": str(self.folder / "home"),
@@ -240,12 +251,17 @@ class Platform:
             "DATALOADER_LEASE_SECONDS": str(lease_seconds),
             "DATALOADER_SENSOR_BATCH_SIZE": "25",
             "DATALOADER_DELETE_CHECK_HOURS": "0",
+            "DATALOADER_ROWS_PER_CHUNK": "300",
         }
 
     def _settings(self) -> Settings:
         saved = {name: os.environ.pop(name) for name in Settings.variables().values() if name in os.environ}
         try:
-            own = {name: self.environment[name] for name in Settings.variables().values() if name in self.environment}
+            own = {
+                name: self.environment[name]
+                for name in Settings.variables().values()
+                if name in self.environment
+            }
             return Settings(_env_file=None, **own)  # pyright: ignore[reportCallIssue]
         finally:
             os.environ.update(saved)

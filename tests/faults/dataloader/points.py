@@ -22,7 +22,17 @@ from pathlib import Path
 from typing import Any
 
 #: In the order of a load. ``idle`` is nobody's: it is what the harness says when no process is in any of them.
-PHASES = ("claiming", "queued", "starting", "reading", "writing", "written", "committing", "committed", "mirroring")
+PHASES = (
+    "claiming",
+    "queued",
+    "starting",
+    "reading",
+    "writing",
+    "written",
+    "committing",
+    "committed",
+    "mirroring",
+)
 #: A process that nobody releases goes on by itself.
 HOLD_SECONDS = 90.0
 #: The moments between two commits are short; this makes each of them long enough to be met at random, too.
@@ -127,7 +137,9 @@ class Points:
 def alive(pid: int) -> bool:
     """Whether a process runs; one that only waits to be reaped does not."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[0] not in "ZX"
+        return (
+            Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[0] not in "ZX"
+        )
     except OSError:
         return False
 
@@ -242,12 +254,14 @@ class _Finder(importlib.abc.MetaPathFinder):
         for finder in sys.meta_path:
             spec = None if isinstance(finder, _Finder) else finder.find_spec(fullname, path, target)
             if spec is not None and spec.loader is not None:
-                execute = spec.loader.exec_module
-
-                def exec_module(module: Any) -> None:
-                    execute(module)
-                    patch(module)
-
-                spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+                spec.loader.exec_module = _then(spec.loader.exec_module, patch)  # type: ignore[method-assign]
                 return spec
         return None
+
+
+def _then(execute: Callable[[Any], None], patch: Callable[[Any], None]) -> Callable[[Any], None]:
+    def exec_module(module: Any) -> None:
+        execute(module)
+        patch(module)
+
+    return exec_module

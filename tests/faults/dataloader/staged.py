@@ -43,7 +43,9 @@ def run(without: list[str], with_guards: bool = False) -> dict[str, Any]:
     asked = [(guard, False) for guard in GUARDS if with_guards]
     asked += [(guard, True) for guard in sorted(taken, key=lambda guard: guard == "unique")]
     # Rows that must not arrive twice; each interleaving has a table of its own.
-    tables = tuple(Table(f"events_{n}", "append_only", ("append",), CURSOR, rows=50) for n in range(len(asked)))
+    tables = tuple(
+        Table(f"events_{n}", "append_only", ("append",), CURSOR, rows=50) for n in range(len(asked))
+    )
     report: dict[str, Any] = {"problems": [], "with_guards": {}, "without": {}, "seconds": {}}
     platform = Platform(tables, lease_seconds=120)
     try:
@@ -53,7 +55,9 @@ def run(without: list[str], with_guards: bool = False) -> dict[str, Any]:
             found = Stage(platform, table, guard if removed else None).play(guard)
             report["without" if removed else "with_guards"][guard] = found
             report["problems"] += found
-            report["seconds"][f"{'without ' if removed else ''}{guard}"] = round(time.monotonic() - started, 1)
+            report["seconds"][f"{'without ' if removed else ''}{guard}"] = round(
+                time.monotonic() - started, 1
+            )
     finally:
         platform.stop()
     return report
@@ -74,7 +78,9 @@ class Stage:
 
     def play(self, guard: str) -> list[str]:
         """What is wrong after the interleaving of a guard."""
-        scene = {"fencing": self.fencing, "unique": self.unique, "cursor-in-commit": self.cursor_in_commit}[guard]
+        scene = {"fencing": self.fencing, "unique": self.unique, "cursor-in-commit": self.cursor_in_commit}[
+            guard
+        ]
         self.finish(self.start_worker(self.claim()))
         scene()
         # Once more, undisturbed: what was lost would be lost for good, and what is twice stays twice.
@@ -107,7 +113,9 @@ class Stage:
                 self.problems.append("the history took two rows of one attempt")
         else:
             with self.platform.control() as con:
-                con.execute("ALTER TABLE control.historical_metadata DROP CONSTRAINT historical_metadata_attempt")
+                con.execute(
+                    "ALTER TABLE control.historical_metadata DROP CONSTRAINT historical_metadata_attempt"
+                )
                 con.execute("DROP INDEX control.historical_metadata_one_open")
             request = self.claim(tick=False)
             self._stale_claim(request.attempt - 1)
@@ -260,7 +268,24 @@ def _without_fencing() -> None:
 
 
 def _without_cursor_in_commit() -> None:
-    """The cursor is known from the control row alone, which is written after the commit."""
-    from quayside.dataloader.destinations.ducklake import DuckLakeDestination
+    """The cursor and the keys at it are committed after the rows, and not with them."""
+    from quayside.dataloader.destinations import ducklake_state
+    from quayside.foundation.lake import Lake
 
-    DuckLakeDestination.state = lambda self: None  # type: ignore[method-assign,assignment]
+    write, transaction = ducklake_state.write, Lake.transaction
+    later: list[tuple[Any, ...]] = []
+
+    def note(con: Any, *state: Any) -> None:
+        later.append(state)
+
+    def rows_then_state(self: Lake, work: Any, con: Any = None, **named: Any) -> Any:
+        later.clear()
+        result = transaction(self, work, con, **named)
+        for state in later:
+            points.enter("worker", "committed")
+            transaction(self, lambda c, s=state: write(c, *s), con)
+        later.clear()
+        return result
+
+    ducklake_state.write = note
+    Lake.transaction = rows_then_state  # type: ignore[method-assign,assignment]

@@ -19,9 +19,7 @@ from psycopg import sql
 
 SCHEMA: Final = "shop"
 COLUMNS: Final = ("id", "updated_at", "amount", "note", "day")
-_TABLE: Final = (
-    "(id bigint PRIMARY KEY, updated_at timestamptz NOT NULL, amount numeric(15,2), note text, day date NOT NULL)"
-)
+_TABLE: Final = "(id bigint PRIMARY KEY, updated_at timestamptz NOT NULL, amount numeric(15,2), note text, day date NOT NULL)"
 #: Rows older than this many days never change.
 WINDOW_DAYS: Final = 7
 
