@@ -536,6 +536,18 @@ def test_hostile_names_load(home: Settings, con: duckdb.DuckDBPyConnection, name
     assert Path(table.url).resolve().is_relative_to(Path(home.delta_data_path).resolve())
 
 
+def test_the_folder_may_have_a_name_that_looks_like_a_pattern(
+    tmp_path: Path, con: duckdb.DuckDBPyConnection
+) -> None:
+    settings = make_settings(
+        QUAYSIDE_HOME=str(tmp_path), QUAYSIDE_DELTA_URL=str(tmp_path / "a[b]*? 'c' #d")
+    )
+    table = DeltaDestination(settings, con, request_of())
+    table.overwrite(values((1, "a")), state(), OPEN)
+    table.merge(values((1, "b")), ["id"], state(), OPEN)
+    assert content(table) == seen_by_others(table) == [(1, "b")]
+
+
 def test_tables_of_others_are_refused_rather_than_broken(table: DeltaDestination) -> None:
     import pyarrow as pa
     from deltalake import write_deltalake

@@ -96,7 +96,7 @@ class FileSet:
 
     def _check(self, given: int, written: Mapping[str, int]) -> None:
         """What the files say themselves, read again, against what went into the writer and what it says it wrote."""
-        paths = ", ".join(map(literal, written))
+        paths = ", ".join(map(_path, written))
         found = self._con.execute(
             f"SELECT file_name, num_rows FROM parquet_file_metadata([{paths}])"  # noqa: S608  quoted
         ).fetchall()
@@ -132,7 +132,7 @@ def relation(
         if located:
             nulls += [f"NULL::VARCHAR AS {FILE_COLUMN}", f"NULL::BIGINT AS {ROW_COLUMN}"]
         return f"(SELECT {', '.join(nulls)} WHERE false)"
-    paths = ", ".join(literal(f"{url}/{file.path}") for file in files)
+    paths = ", ".join(_path(f"{url}/{file.path}") for file in files)
     scan = f"read_parquet([{paths}], union_by_name = true, hive_partitioning = false"
     described = con.execute(f"DESCRIBE SELECT * FROM {scan})").fetchall()  # noqa: S608  quoted
     present = {str(row[0]).lower(): str(row[1]) for row in described}  # old files lack a column added later
@@ -145,6 +145,11 @@ def relation(
         listed += [f"{FILE_COLUMN}[{len(url) + 2}:] AS {FILE_COLUMN}", f"file_row_number AS {ROW_COLUMN}"]
         scan += f", filename = {literal(FILE_COLUMN)}, file_row_number = true"
     return f"(SELECT {', '.join(listed)} FROM {scan}))"  # noqa: S608  quoted
+
+
+def _path(path: str) -> str:
+    """A path as SQL. DuckDB takes it for a pattern, in which a character in brackets stands for itself."""
+    return literal(re.sub(r"[*?\[]", r"[\g<0>]", path))
 
 
 def _stats(columns: Mapping[str, str], statistics: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
