@@ -1,11 +1,12 @@
 """Keys that were found valid a moment ago, in the memory of one process.
 
-A cached key dies with its row: the database tells of every change of a key when that is committed, and what it told is read
-before each answer. Without that line nothing is answered from memory.
+A cached key dies with its row: the database tells of every change of a key when that is committed, which takes milliseconds
+to arrive, and what arrived is read before each answer. Without that line nothing is answered from memory.
 """
 
 from __future__ import annotations
 
+import select
 import threading
 import time
 from collections.abc import Callable
@@ -68,7 +69,7 @@ class KeyCache:
         import psycopg
 
         try:
-            changed = {told.payload for told in self._listener.notifies(timeout=0)}
+            changed = self._read()
             if changed:
                 self._told += 1
                 self._found = {k: e for k, e in self._found.items() if e[0].key_id not in changed}
@@ -78,3 +79,18 @@ class KeyCache:
                 self._listener.close()
             return False
         return True
+
+    def _read(self) -> set[str]:
+        """Ids of the keys that were told since the last time, without waiting and without a question.
+
+        Read until the socket is empty: the end of a connection shows only after its last message, and is an error here.
+        """
+        line = self._listener.pgconn
+        changed: set[str] = set()
+        waiting = select.poll()
+        waiting.register(line.socket, select.POLLIN)
+        while waiting.poll(0):
+            line.consume_input()
+            while (told := line.notifies()) is not None:
+                changed.add(told.extra.decode())
+        return changed
