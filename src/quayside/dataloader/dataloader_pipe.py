@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dagster_pipes import PipesContext, PipesEnvVarParamsLoader, open_dagster_pipes
 
 from quayside.dataloader.request import LoadRequest
-from quayside.dataloader.worker import Outcome, Stop, Worker
+from quayside.dataloader.worker import GRACE_SECONDS, Outcome, Stop, Worker
 from quayside.foundation.errors import QuaysideError
 from quayside.foundation.secrets import redact, remember_all
 from quayside.foundation.settings import load_settings
@@ -32,8 +32,6 @@ from quayside.foundation.settings import load_settings
 if TYPE_CHECKING:
     from types import FrameType
 
-#: From being told to stop until the process ends whatever it is in: less than a run gets before it is killed itself.
-GRACE_SECONDS: Final = 15.0
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -83,7 +81,8 @@ def main() -> int:
             settings = load_settings()
             remember_all(settings)
             tables = [LoadRequest.of_json(values) for values in pipes.extras["tables"]]
-            Worker(settings, tables, listener, stop=stop).run()
+            grace_seconds = pipes.extras.get("grace_seconds", GRACE_SECONDS)
+            Worker(settings, tables, listener, stop=stop, grace_seconds=grace_seconds).run()
         except QuaysideError as error:
             # Before the first table: the run closes their rows, with this sentence as the cause.
             pipes.report_custom_message({"cause": redact(str(error))})
@@ -101,10 +100,6 @@ def die_with(parent: int) -> None:
 def _stop_on_signals(stop: Stop) -> None:
     def handle(number: int, frame: FrameType | None) -> None:
         stop.request("its run was cancelled or has ended")
-        # A statement that cannot be interrupted (a socket that hangs) must not outlive the run.
-        watchdog = threading.Timer(GRACE_SECONDS, os._exit, [128 + number])
-        watchdog.daemon = True
-        watchdog.start()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handle)
@@ -118,4 +113,8 @@ def _excepthook(kind: type[BaseException], error: BaseException, trace: Any) -> 
 
 if __name__ == "__main__":
     sys.excepthook = _excepthook
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not `sys.exit`: it waits for what a thread that was left behind has open, and takes DuckDB apart piece by piece.
+    os._exit(code)

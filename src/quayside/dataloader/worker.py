@@ -1,7 +1,7 @@
 """What runs in the process of a load: several tables on one DuckDB, each with its fence, heartbeat and outcome.
 
-The tables come In Progress. Each is loaded on a thread of its own, its outcome is written to the control row as it ends,
-and only then told to whoever waits. Belongs here: threads, stopping, and which error is whose. Does not belong here:
+The tables come In Progress. A few threads load them, each table's outcome is written to its control row as it ends, and
+only then told to whoever waits. Belongs here: threads, stopping, and which error is whose. Does not belong here:
 how a table is loaded (`load`), how its row is written (`control`), and how one talks to Dagster (`dataloader_pipe`).
 """
 
@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from quayside.dataloader.errors import (
@@ -39,6 +39,12 @@ Ending = Literal["Succeeded", "Failed", "Cancelled", "Fenced"]
 
 #: What is wrong with the database and not with one of its tables: the others of a batch are not even tried.
 OF_THE_SOURCE: Final = (SettingsError, SourceUnavailableError, DriverMissingError)
+
+#: From being told to stop until a table is left behind, whatever its thread is in.
+GRACE_SECONDS: Final = 8.0
+#: How long the row of such a table is tried to be closed.
+_PATIENCE_SECONDS: Final = 2.0
+_LOOK_EVERY_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,7 @@ class Stop:
 
 
 class Worker:
-    """Loads the tables of one run. All are of one database and one process's lifetime."""
+    """Loads the tables of one run. All are of one source database."""
 
     def __init__(
         self,
@@ -104,53 +110,95 @@ class Worker:
         listener: Listener,
         *,
         stop: Stop | None = None,
+        grace_seconds: float = GRACE_SECONDS,
         threads: int | None = None,
     ) -> None:
         self._settings = settings
         self._requests = requests
         self._listener = listener
         self._stop = stop or Stop()
+        self._grace_seconds = grace_seconds
         self._threads = min(len(requests), threads or settings.threads or os.cpu_count() or 1)
+        self._waiting: SimpleQueue[LoadRequest] = SimpleQueue()
+        self._outcomes: dict[int, Outcome] = {}
+        self._changed = threading.Condition()
+        #: What keeps every table from loading, once it is known.
         self._hopeless: str | None = None
-        self._local = threading.local()
 
     def run(self) -> list[Outcome]:
         """Load every table; one outcome for each, in the order in which they were asked for.
 
-        Nothing that happens to one table ends the others, unless it is of their common source.
+        Nothing that happens to one table ends the others, unless it is of their common source. A table that was told to
+        stop and does not (a socket that hangs cannot be interrupted) gets its outcome all the same and its thread is left
+        behind: whoever calls this ends the process afterwards.
         """
         from quayside.dataloader.control.client import LakebaseClient
 
         client = LakebaseClient(self._settings)
-        tables = {
-            r.config_id: (".".join(r.destination), client.for_attempt(r.config_id, r.attempt))
-            for r in self._requests
-        }
-        beat_seconds = self._settings.dataloader_lease_seconds / BEATS_IN_A_LEASE
-        with (
-            Heartbeat(tables, self._stop.event, self._listener.say, beat_seconds) as heartbeat,
-            self._database() as database,
-            ThreadPoolExecutor(self._threads, "load") as pool,
-        ):
+        heartbeat = Heartbeat(
+            {r.config_id: client.for_attempt(r.config_id, r.attempt) for r in self._requests},
+            {r.config_id: ".".join(r.destination) for r in self._requests},
+            self._stop.event,
+            self._listener.say,
+            self._settings.dataloader_lease_seconds / BEATS_IN_A_LEASE,
+        )
+        for request in self._requests:
+            self._waiting.put(request)
+        with client, heartbeat:
+            database = self._database()
+            threads = [
+                threading.Thread(target=self._work, args=(client, heartbeat, database), daemon=True)
+                for _ in range(self._threads)
+            ]
+            for thread in threads:
+                thread.start()
+            with self._changed:
+                while len(self._outcomes) < len(self._requests):
+                    self._changed.wait(_LOOK_EVERY_SECONDS)
+                    for config_id in heartbeat.stuck(self._grace_seconds):
+                        self._leave_behind(config_id)
+            for thread in threads:
+                thread.join(_LOOK_EVERY_SECONDS)
+            if database is not None and not any(thread.is_alive() for thread in threads):
+                database.close()
+        return [self._outcomes[request.config_id] for request in self._requests]
 
-            def load(request: LoadRequest) -> Outcome:
-                _, attempt = tables[request.config_id]
-                progress = heartbeat.of(request.config_id)
-                try:
-                    outcome = self._load(request, attempt, progress, database)
-                finally:
-                    heartbeat.done(request.config_id)
+    def _work(
+        self, client: LakebaseClient, heartbeat: Heartbeat, database: duckdb.DuckDBPyConnection | None
+    ) -> None:
+        """One thread: tables, until there are no more."""
+        con = None if database is None else _cursor(database)
+        with suppress(Empty):
+            while True:
+                request = self._waiting.get_nowait()
+                attempt = client.for_attempt(request.config_id, request.attempt)
+                outcome = self._load(request, attempt, heartbeat.of(request.config_id), con)
+                heartbeat.done(request.config_id)
+                self._ended(outcome)
+
+    def _ended(self, outcome: Outcome) -> None:
+        with self._changed:
+            if outcome.config_id not in self._outcomes:  # else it was left behind, and its row is closed
+                self._outcomes[outcome.config_id] = outcome
                 self._listener.ended(outcome)
-                return outcome
+                self._changed.notify()
 
-            return list(pool.map(load, self._requests))
+    def _leave_behind(self, config_id: int) -> None:
+        from quayside.dataloader.control.client import LakebaseClient
+
+        [request] = [r for r in self._requests if r.config_id == config_id]
+        message = f"Cancelled - {self._stop.reason or 'it was told to stop'}; its source did not let go"
+        client = LakebaseClient(self._settings, patience_seconds=_PATIENCE_SECONDS)
+        with client, suppress(QuaysideError):  # then its lease runs out, and reconcile_monitor closes the row
+            client.for_attempt(config_id, request.attempt).fail(message, outcome="Cancelled")
+        self._ended(Outcome(config_id, request.attempt, "Cancelled", message))
 
     def _load(
         self,
         request: LoadRequest,
         client: LakebaseClient,
         progress: Progress,
-        database: duckdb.DuckDBPyConnection | None,
+        con: duckdb.DuckDBPyConnection | None,
     ) -> Outcome:
         """Load a table and write the outcome to its row."""
         from quayside.dataloader.load import load_table
@@ -164,19 +212,19 @@ class Worker:
             except FencedError as error:
                 return ended("Fenced", f"{error} (It had ended with: {message})")
             except QuaysideError as error:
-                # The row's lease runs out and reconcile_monitor closes it; the run says what happened meanwhile.
+                # Its lease runs out and reconcile_monitor closes the row; the run says what happened meanwhile.
                 return ended(ending, f"{message} (The control row could not be told: {error})")
             return ended(ending, message)
 
         try:
-            if self._stop.event.is_set():
-                raise CancelledError(self._stop.reason)
-            if self._hopeless is not None or database is None:
-                return failed(self._hopeless or "The lake could not be opened.")
+            if progress.cancelled():
+                raise CancelledError("it was told to stop")
+            if self._hopeless is not None:
+                return failed(self._hopeless)
             result = load_table(
                 self._settings,
                 request,
-                con=self._connection(database),
+                con=con,
                 fence=client,
                 on_progress=progress.advance,
                 cancelled=progress.cancelled,
@@ -198,28 +246,23 @@ class Worker:
             return failed(redact(f"{type(error).__name__}: {sentence(error)}"))
         return ended("Succeeded", summary(result), result)
 
-    @contextmanager
-    def _database(self) -> Iterator[duckdb.DuckDBPyConnection | None]:
+    def _database(self) -> duckdb.DuckDBPyConnection | None:
         """The one DuckDB of this process, with the lake attached; None, and every table fails, when that cannot be."""
         from quayside.foundation.lake import Lake
 
         try:
-            database = Lake(self._settings).connect()
+            return Lake(self._settings).connect()
         except QuaysideError as error:
             self._hopeless = redact(str(error))
-            yield None
-            return
-        with closing(database):
-            yield database
+            return None
 
-    def _connection(self, database: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
-        """This thread's own connection to it."""
-        con: duckdb.DuckDBPyConnection | None = getattr(self._local, "con", None)
-        if con is None:
-            con = self._local.con = database.cursor()
-            con.execute("USE lake")
-            con.execute("SET TimeZone = 'UTC'")
-        return con
+
+def _cursor(database: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+    """A connection of a thread's own; what `Lake.connect` set for its own connection has to be said again."""
+    con = database.cursor()
+    con.execute("USE lake")
+    con.execute("SET TimeZone = 'UTC'")
+    return con
 
 
 def summary(result: LoadResult) -> str:

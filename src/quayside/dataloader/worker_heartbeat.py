@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 #: Several, so that a control database may be gone for a while.
 BEATS_IN_A_LEASE: Final = 6
-BEAT_SECONDS: Final = 20.0
 #: A load that takes longer says how far it is, this often.
 SAY_EVERY_SECONDS: Final = 10.0
 
@@ -35,6 +34,7 @@ class Progress:
         self._name = name
         self._stop = stop
         self._say = say
+        self._told: float | None = None
         self._started = self._said = time.monotonic()
 
     def advance(self, rows: int, total: int | None) -> None:
@@ -64,7 +64,14 @@ class Progress:
 
     def cancelled(self) -> bool:
         """Whether it is to stop: by itself, or because all are."""
-        return bool(self.stopped_because) or self._stop.is_set()
+        told = bool(self.stopped_because) or self._stop.is_set()
+        if told and self._told is None:
+            self._told = time.monotonic()
+        return told
+
+    def stuck(self, seconds: float) -> bool:
+        """Whether it was told to stop so long ago."""
+        return self.cancelled() and self._told is not None and time.monotonic() - self._told > seconds
 
 
 class Heartbeat:
@@ -72,15 +79,16 @@ class Heartbeat:
 
     def __init__(
         self,
-        tables: Mapping[int, tuple[str, LakebaseClient]],
+        clients: Mapping[int, LakebaseClient],
+        names: Mapping[int, str],
         stop: threading.Event,
         say: Callable[[str], None],
-        beat_seconds: float = BEAT_SECONDS,
+        beat_seconds: float,
     ) -> None:
         self._say = say
         self._beat_seconds = beat_seconds
-        self._clients = {config_id: client for config_id, (_, client) in tables.items()}
-        self._progress = {config_id: Progress(name, stop, say) for config_id, (name, _) in tables.items()}
+        self._clients = dict(clients)
+        self._progress = {config_id: Progress(name, stop, say) for config_id, name in names.items()}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
@@ -104,6 +112,10 @@ class Heartbeat:
     def done(self, config_id: int) -> None:
         """A table has ended; no beat for it any more."""
         self._clients.pop(config_id, None)
+
+    def stuck(self, seconds: float) -> list[int]:
+        """Tables that were told to stop so long ago and have not ended."""
+        return [config_id for config_id in list(self._clients) if self._progress[config_id].stuck(seconds)]
 
     def _run(self) -> None:
         while not self._over.wait(self._beat_seconds):

@@ -41,7 +41,8 @@ def _spec(op: str, description: str) -> dg.AssetSpec:
     name=TABLE_OP,
     specs=[
         _spec(
-            TABLE_OP, "One attempt at one table of control.table_control. The loaded table is an asset of its own."
+            TABLE_OP,
+            "One attempt at one table of control.table_control. The loaded table is an asset of its own.",
         )
     ],
 )

@@ -11,15 +11,12 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import dagster as dg
 from dagster import PipesMessageReader, PipesTempFileMessageReader
 from dagster._core.pipes.context import PipesMessageHandler
 from dagster_pipes import PipesMessage, PipesParams
-
-#: What the worker has to write its rows once it was told to stop; Dagster kills the run itself after 30 s.
-STOP_SECONDS: Final = 20.0
 
 Listen = Callable[[Mapping[str, Any]], None]
 Context = dg.OpExecutionContext | dg.AssetExecutionContext
@@ -37,12 +34,17 @@ class ExecutionPlane(Protocol):
 
 
 class LocalPlane(dg.ConfigurableResource):
-    """A process on this machine, ended together with its run."""
+    """A process on this machine, ended together with its run.
+
+    ``stop_seconds`` is what a worker has to end once it was told to; the launcher kills the run itself after 30 s.
+    """
+
+    stop_seconds: float = 20.0
 
     def run(self, context: Context, extras: Mapping[str, Any], listen: Listen) -> None:
         """See `ExecutionPlane`."""
         client = dg.PipesSubprocessClient(
-            message_reader=ListeningReader(listen), termination_timeout_seconds=STOP_SECONDS
+            message_reader=ListeningReader(listen), termination_timeout_seconds=self.stop_seconds
         )
         with warnings.catch_warnings():
             # Of a property that Dagster itself reads whenever it opens a session.
@@ -50,7 +52,7 @@ class LocalPlane(dg.ConfigurableResource):
             client.run(
                 context=context,
                 command=[sys.executable, str(script())],
-                extras={**extras, "parent_pid": os.getpid()},
+                extras={**extras, "parent_pid": os.getpid(), "grace_seconds": self.stop_seconds * 0.4},
             )
 
 
