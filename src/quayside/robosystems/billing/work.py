@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +28,16 @@ def run(con: psycopg.Connection[Any], dry_run: bool) -> AbstractContextManager[A
     if dry_run:
         return con.transaction(force_rollback=True)
     return _Plain()
+
+
+@contextmanager
+def one_moment(con: psycopg.Connection[Any]) -> Iterator[None]:
+    """A transaction whose statements all see the books as they are at its start; within a caller's transaction, as that does."""
+    outermost = con.info.transaction_status == 0  # idle
+    with con.transaction():
+        if outermost:
+            con.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        yield
 
 
 class _Plain(AbstractContextManager[None]):

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+from quayside.robosystems.billing import work
+
 if TYPE_CHECKING:
     import psycopg
 
@@ -53,8 +55,7 @@ def check_health(
     from quayside.robosystems.health.checks import CHECKS
 
     found: list[Finding] = []
-    with con.transaction():
-        con.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+    with work.one_moment(con):
         for check in CHECKS if checks is None else checks:
             rows = con.execute(check.query.encode(), {"now": now}).fetchall()
             found.append(

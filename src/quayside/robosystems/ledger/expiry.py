@@ -26,7 +26,8 @@ SELECT g.account_id, e.kind || ':' || g.transfer_id, e.kind, {posting.EXPIRED}, 
        CASE WHEN e.source IS NULL THEN 'infinity' ELSE g.rollover_until END, NULL::timestamptz
 FROM robosystems.grants AS g
 CROSS JOIN LATERAL (VALUES ('expiry', -g.remaining, NULL),
-                           ('rollover', least(g.remaining, g.rollover_credits), 'rollover')) AS e (kind, change, source)
+                           ('rollover', CASE WHEN g.rollover_until > %(at)s THEN least(g.remaining, g.rollover_credits) ELSE 0 END,
+                            'rollover')) AS e (kind, change, source)
 WHERE g.remaining > 0 AND g.expires_at <= %(at)s AND g.expires_at < 'infinity' AND e.change <> 0
   AND g.account_id IN ({{accounts}})
 ORDER BY g.account_id, g.expires_at, g.transfer_id, e.kind
@@ -63,17 +64,14 @@ def expire(
     )
     mine = "SELECT account_id FROM quayside_lapsed"
     found = posting.lock(con, mine)
-    expired = rolled = Decimal(0)
-    while found:  # what was carried over may have lapsed since, too
-        posting.settle(con, mine)
-        posting.stage(con, _COLUMNS, _ROWS.format(accounts=mine), bound)
-        row = con.execute(
-            "SELECT count(*), coalesce(-sum(change) FILTER (WHERE change < 0), 0),"
-            " coalesce(sum(change) FILTER (WHERE change > 0), 0) FROM quayside_postings"
-        ).fetchone()
-        if row is None or not row[0]:
-            break
-        expired, rolled = expired + row[1], rolled + row[2]
-        con.execute(_CLOSE.format(accounts=mine).encode(), bound)
-        posting.write(con, author)
-    return Expired(found, expired, rolled)
+    if not found:
+        return Expired(0, Decimal(0), Decimal(0))
+    posting.settle(con, mine)
+    posting.stage(con, _COLUMNS, _ROWS.format(accounts=mine), bound)
+    row = con.execute(
+        "SELECT coalesce(-sum(change) FILTER (WHERE change < 0), 0), coalesce(sum(change) FILTER (WHERE change > 0), 0)"
+        " FROM quayside_postings"
+    ).fetchone()
+    con.execute(_CLOSE.format(accounts=mine).encode(), bound)
+    posting.write(con, author)
+    return Expired(found, *(row or (Decimal(0), Decimal(0))))

@@ -319,6 +319,8 @@ class Ledger:
                 row = self.connection.execute(_BY_KEY, [f"capture:{key}"]).fetchone()
                 assert row is not None
                 return Entry(row[0], row[1], repeated=True)
+            # What expired meanwhile is not kept by a reservation.
+            expire(self.connection, author, "SELECT %(account)s::bigint", {"account": held.account})
             return self._post(
                 held.graph_id,
                 author,

@@ -33,6 +33,7 @@ class Held:
     graph_id: str
     operation: str
     amount: Decimal
+    account: int
 
 
 def hold(
@@ -127,4 +128,4 @@ def _locked(con: psycopg.Connection[Any], key: str) -> Held:
     row = con.execute(_BY_KEY, [key]).fetchone()
     if row is None:
         raise NotFoundError(f"There is no reservation {key!r}.")
-    return Held(*row[:4])
+    return Held(*row[:4], row[5])

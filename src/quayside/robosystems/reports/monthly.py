@@ -118,8 +118,7 @@ def usage_report(con: psycopg.Connection[Any], month: date, *, now: datetime) ->
     until = start_of(next_month(month))
     if until > now:
         raise UsageError(f"{month:%Y-%m} is not over: its report is made in the month after.")
-    with con.transaction():
-        con.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    with work.one_moment(con):
         cursor = con.execute(_REPORT.encode(), {"since": start_of(month), "until": until})
         names = [column.name for column in cursor.description or ()]
         rows = tuple(dict(zip(names, row, strict=True)) for row in cursor)

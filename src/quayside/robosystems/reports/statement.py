@@ -14,6 +14,7 @@ from decimal import Decimal
 from html import escape
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from quayside.robosystems.billing import work
 from quayside.robosystems.errors import BooksError
 from quayside.robosystems.ledger import accounts
 from quayside.robosystems.periods import in_utc
@@ -107,9 +108,7 @@ def statement(con: psycopg.Connection[Any], graph_id: str, since: datetime, unti
         "since": in_utc(since),
         "until": in_utc(until),
     }
-    with con.transaction():
-        # One snapshot: a transfer booked between two statements would stand in one of them only.
-        con.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    with work.one_moment(con):
         row = con.execute(_OPENING, bound).fetchone()
         lines = tuple(Line(*found) for found in con.execute(_LINES, bound))
     balance = opening = row[0] if row else Decimal(0)

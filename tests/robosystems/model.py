@@ -1,0 +1,194 @@
+"""The books as a few lines of plain Python: what the ledger in PostgreSQL is held to, credit by credit.
+
+It knows nothing of SQL, settles grants at once, keeps everything in lists, and computes with fractions.
+"""
+
+from __future__ import annotations
+
+import calendar
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
+
+PLANS = {"standard": (8000, 10), "large": (32000, 50), "xlarge": (100000, 100)}
+STEP = Decimal("0.000001")
+GB = 1 << 30
+
+
+def rounded(value: Fraction, places: int = 6) -> Decimal:
+    """Half to even, as Python's own round does it."""
+    return Decimal(round(value * 10**places)).scaleb(-places).quantize(STEP if places == 6 else Decimal(1))
+
+
+def month_start(day: date) -> datetime:
+    return datetime(day.year, day.month, 1, tzinfo=UTC)
+
+
+def month_after(moment: datetime) -> datetime:
+    return (moment.replace(day=1) + timedelta(days=32)).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
+@dataclass
+class ModelGrant:
+    number: int
+    amount: Decimal
+    left: Decimal
+    priority: int
+    granted_at: datetime
+    expires_at: datetime | None
+    rollover: Decimal = Decimal(0)
+    rollover_until: datetime | None = None
+
+
+@dataclass
+class Account:
+    """One graph: its balance, grants, book, and what was done for it once."""
+
+    plan: str
+    activated_at: datetime
+    may_overdraw: bool
+    state: str = "active"
+    balance: Decimal = Decimal(0)
+    grants: list[ModelGrant] = field(default_factory=list)
+    book: list[tuple[datetime, str, Decimal, Decimal]] = field(default_factory=list)
+    done: dict[str, Decimal] = field(default_factory=dict)
+    plans: list[tuple[datetime, str]] = field(default_factory=list)
+    snapshots: dict[datetime, tuple[int | None, int]] = field(default_factory=dict)
+    reversed: dict[str, Decimal] = field(default_factory=dict)
+    held: dict[str, tuple[Decimal, datetime]] = field(default_factory=dict)
+    invoiced_cents: list[int] = field(default_factory=list)
+    last: datetime = datetime.min.replace(tzinfo=UTC)
+
+    def _book(self, at: datetime, kind: str, change: Decimal) -> None:
+        self.last = max(self.last, at)
+        self.balance += change
+        self.book.append((self.last, kind, change, self.balance))
+
+    def give(self, at: datetime, kind: str, amount: Decimal, **grant: object) -> None:
+        """A grant; what is owed is paid from all grants in their order, the new one included."""
+        owed = max(Decimal(0), -self.balance)
+        self._book(at, kind, amount)
+        made = ModelGrant(len(self.book), amount, amount, 50, at, None)
+        for name, value in grant.items():
+            setattr(made, name, value)
+        self.grants.append(made)
+        self._draw(min(owed, amount))
+
+    def take(self, at: datetime, kind: str, amount: Decimal) -> None:
+        drawn = min(max(self.balance, Decimal(0)), amount)
+        self._book(at, kind, -amount)
+        self._draw(drawn)
+
+    def _draw(self, amount: Decimal) -> None:
+        far = datetime.max.replace(tzinfo=UTC)
+        for grant in sorted(self.grants, key=lambda g: (g.priority, g.expires_at or far, g.granted_at, g.number)):
+            part = min(grant.left, amount)
+            grant.left, amount = grant.left - part, amount - part
+        assert amount == 0
+
+    def expire(self, at: datetime) -> None:
+        lapsed = [g for g in self.grants if g.left and g.expires_at is not None and g.expires_at <= at]
+        for grant in sorted(lapsed, key=lambda g: (g.expires_at, g.number)):
+            left, grant.left = grant.left, Decimal(0)
+            self._book(at, "expiry", -left)
+            carried = min(left, grant.rollover)
+            if carried and grant.rollover_until is not None and grant.rollover_until > at:
+                self._book(at, "rollover", carried)
+                number = len(self.book)
+                self.grants.append(ModelGrant(number, carried, carried, grant.priority, at, grant.rollover_until))
+        for key, (_, until) in list(self.held.items()):
+            if until <= at:
+                del self.held[key]
+
+    def free(self, at: datetime) -> Decimal:
+        """What can be consumed once expiry is done and overdue reservations are over."""
+        later = Account(self.plan, self.activated_at, True, balance=self.balance)
+        later.grants = [replace(grant) for grant in self.grants]
+        later.held = dict(self.held)
+        later.expire(at)
+        return later.balance - sum((a for a, _ in later.held.values()), Decimal(0))
+
+    def consume(self, at: datetime, key: str, amount: Decimal) -> bool:
+        """Whether the credits were there, or had been taken under this key before."""
+        if key in self.done:
+            return True
+        if self.free(at) < amount and not self.may_overdraw:
+            return False
+        self.expire(at)
+        self.done[key] = amount
+        self.take(at, "consumption", amount)
+        return True
+
+    def reserve(self, at: datetime, key: str, amount: Decimal, time_out: timedelta) -> bool:
+        if self.free(at) < amount and not self.may_overdraw:
+            return False
+        self.expire(at)
+        self.held[key] = (amount, at + time_out)
+        return True
+
+    def capture(self, at: datetime, key: str, amount: Decimal) -> bool:
+        if key not in self.held or self.held[key][1] <= at:
+            return False
+        del self.held[key]
+        self.expire(at)
+        self.done[f"capture:{key}"] = amount
+        self.take(at, "consumption", amount)
+        return True
+
+    def refund(self, at: datetime, key: str, amount: Decimal) -> bool:
+        """Credits of a consumption given back, as far as it is not."""
+        left = self.done[key] - self.reversed.get(key, Decimal(0))
+        if amount > left:
+            return False
+        self.reversed[key] = self.reversed.get(key, Decimal(0)) + amount
+        self.give(at, "refund", amount)
+        return True
+
+    def plan_at(self, moment: datetime) -> str:
+        return [plan for at, plan in self.plans if at <= moment][-1]
+
+    def allowance(self, at: datetime, month: date) -> None:
+        start = month_start(month)
+        key = f"allowance:{month:%Y-%m}"
+        until = month_after(start)
+        if key in self.done or self.activated_at >= until or self.state != "active":
+            return
+        since = max(start, self.activated_at)
+        days = calendar.monthrange(month.year, month.month)[1]
+        credits = rounded(Fraction(PLANS[self.plan_at(since)][0] * (days - since.day + 1), days))
+        self.done[key] = credits
+        self.give(
+            at,
+            "allowance",
+            credits,
+            expires_at=until,
+            rollover=Decimal(PLANS[self.plan_at(since)][0]),
+            rollover_until=month_after(until),
+        )
+
+    def bill_day(self, at: datetime, day: date) -> None:
+        hours = {h: s for h, s in self.snapshots.items() if h.date() == day and s[0] is not None}
+        key = f"storage:{day}"
+        if key in self.done or not hours:
+            return
+        excess = Fraction(0)
+        for included in {inc for _, inc in hours.values()}:
+            sizes = [size for size, inc in hours.values() if inc == included]
+            excess += max(Fraction(0), Fraction(sum(sizes), GB) - included * len(sizes))
+        credits = rounded(excess / len(hours))
+        self.done[key] = credits
+        self.expire(at)
+        if credits:
+            self.take(at, "storage", credits)
+
+    def overage(self, at: datetime, month: date) -> None:
+        until = month_after(month_start(month))
+        before = [balance for booked, _, _, balance in self.book if booked < until]
+        key = f"overage:{month:%Y-%m}"
+        owed = min(-before[-1], -self.balance) if before else Decimal(0)
+        if owed <= 0 or key in self.done:
+            return
+        self.done[key] = owed
+        self.invoiced_cents.append(int(round(Fraction(owed) * Fraction(1, 2))))
+        self._book(at, "overage", owed)
