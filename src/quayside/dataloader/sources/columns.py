@@ -17,7 +17,9 @@ def check_columns(source: str, names: Sequence[str]) -> None:
     for name in names:
         if not name:
             raise InputError(f"A column of source {source} has no name: give it one with AS in a query.")
-        if (other := seen.setdefault(name.lower(), name)) is not name:
+        other = seen.get(name.lower())
+        seen[name.lower()] = name
+        if other is not None:
             same = "appears twice" if other == name else f"and {other!r} differ in upper and lower case alone"
             raise InputError(
                 f"Source {source}: column {name!r} {same}, which the lake cannot tell apart: give them other "

@@ -161,9 +161,9 @@ class _Query:
         self, columns: Sequence[str], where: Predicate, part: tuple[str, Range] | None
     ) -> Iterable[pa.RecordBatch]:
         assert part is None
-        return (
-            self._own.cursor().execute(f"FROM {self._table.relation(where, columns)}").to_arrow_reader(50_000)
-        )
+        cursor = self._own.cursor()
+        cursor.execute(f"USE {identifier(self._catalog)}")
+        return cursor.execute(f"FROM {self._table.relation(where, columns)}").to_arrow_reader(50_000)
 
 
 _EXTENSIONS: Final[dict[str, tuple[str, ...]]] = {"duckdb": (), "sqlite": ("sqlite_scanner",)}

@@ -247,7 +247,9 @@ class MySQLTable:
             else f"0 AS e{i}"
             for i, (n, t) in enumerate(zip(names, types, strict=True))
         ]
-        [answers] = self._fetch(f"SELECT {', '.join(probes)} FROM {self._from} WHERE 1 = 0")
+        [(*answers, _)] = self._fetch(
+            f"SELECT {', '.join(probes)}, COUNT(*) AS n FROM {self._from} WHERE 1 = 0"
+        )
         self._arrivals = [
             mysql_types.of_query(_quote(n), i, t, t == "DOUBLE" and bool(a), str(a))
             for i, (n, t, a) in enumerate(zip(names, types, answers, strict=True))
