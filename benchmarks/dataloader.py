@@ -143,14 +143,15 @@ def _configure(settings: Settings, url: str, catalog: str, strategy: str, table:
             "INSERT INTO control.table_control (is_active, db_config_key, source_schema_name, source_table_name,"
             " destination_catalog, destination_schema_name, destination_table_name, load_strategy, incremental_column,"
             " incremental_type, incremental_lookback_hours, primary_key_cols, load_cron, load_timezone)"
-            " VALUES (true, 'bench', 'public', %s, %s, 'tpch', %s, %s, 'l_updated', 'timestamp', 0,"
+            " VALUES (true, 'bench', 'public', %s, %s, 'tpch', %s, 'incremental', 'l_updated', 'timestamp', 0,"
             " 'l_orderkey,l_linenumber', %s, 'UTC') ON CONFLICT DO NOTHING",
-            [table, catalog, table, strategy, "0 0 1 1 *" if catalog == "bronze" else "0 0 2 1 *"],
+            [table, catalog, table, "0 0 1 1 *" if catalog == "bronze" else "0 0 2 1 *"],
         )
         con.execute(
-            "UPDATE control.table_control SET load_strategy = %s, next_load_date_time = now(),"
+            # A forced full load also leaves the cursor from which the incremental loads go on.
+            "UPDATE control.table_control SET load_full = %s, next_load_date_time = now(),"
             " is_active = destination_catalog = %s AND source_table_name = %s",
-            [strategy, catalog, table],
+            [strategy == "full", catalog, table],
         )
 
 
@@ -164,7 +165,9 @@ def totals_ours(catalog: str, table: str) -> dict[str, Any]:
         from deltalake import DeltaTable
 
         con = duckdb.connect()
-        con.register("delta", DeltaTable(f"{settings.delta_url}/{catalog}/tpch/{table}").to_pyarrow_dataset())
+        con.register(
+            "delta", DeltaTable(f"{settings.delta_data_path}/{catalog}/tpch/{table}").to_pyarrow_dataset()
+        )
         relation = "delta"
     else:
         from quayside.foundation.lake import Lake
@@ -194,7 +197,7 @@ def full_loads(
             found.setdefault(name, []).append(peer(server, "full", name, folder / str(place)))
             told(name, found[name][-1])
     raw = middle(found[COPY])
-    raw_cpu = (raw["client_cpu"] + raw["server_cpu"]) / expected[0]
+    raw_cpu = max(raw["client_cpu"] + raw["server_cpu"], 0.01) / expected[0]  # it is 0 for tiny tables
     rows = []
     for name, tries in found.items():
         best = middle(tries)
