@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -68,6 +69,16 @@ class Control:
 
     def of(self, request: LoadRequest) -> LakebaseClient:
         return self.client.for_attempt(request.config_id, request.attempt)
+
+    def wait_until_blocked(self, thread: threading.Thread) -> None:
+        """Until some statement waits for a lock; a failure when the thread that should ends first."""
+        with connect(self.settings, autocommit=True) as con:
+            waiting = (
+                "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+            while con.execute(waiting).fetchone() is None:
+                assert thread.is_alive(), "it did not wait"
+                con.execute("SELECT pg_sleep(0.01)")
 
     @staticmethod
     def loaded(rows: int = 3, **values: Any) -> LoadResult:

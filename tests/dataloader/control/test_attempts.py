@@ -344,7 +344,7 @@ def test_an_attempt_cannot_be_given_up_while_it_commits(control: Any) -> None:
     thread = threading.Thread(target=monitor)
     with attempt.hold():
         thread.start()
-        _until_somebody_waits_for_a_lock(control)
+        control.wait_until_blocked(thread)
         assert attempt.heartbeat() == "continue"  # it does not wait for itself
         assert told == []
     thread.join()
@@ -362,18 +362,6 @@ def test_a_commit_that_fails_lets_go(control: Any) -> None:
     control.client.give_up(config, 1, "failed")
     with pytest.raises(FencedError), attempt.hold():
         pass
-
-
-def _until_somebody_waits_for_a_lock(control: Any) -> None:
-    with control.client.changes() as con:
-        for _ in range(10_000):
-            waiting = con.execute(
-                "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-            ).fetchone()["n"]
-            if waiting:
-                return
-            con.execute("SELECT pg_stat_clear_snapshot(), pg_sleep(0.01)")
-    raise AssertionError("nobody waits")
 
 
 def test_the_signatures_of_the_client(control: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from quayside.dataloader.control.claim import CLAIM
+from quayside.dataloader.control.claim import CLAIM, claim
 from quayside.dataloader.control.client import LakebaseClient
 from quayside.dataloader.request import LoadRequest
 
@@ -159,6 +159,22 @@ def test_many_schedulers_claim_every_row_once(control: Any) -> None:
     assert Counter(row["config_id"] for row in attempts) == Counter(rows)
     for client in clients:
         client.close()
+
+
+def test_a_claim_waits_for_the_one_before_it_and_sees_what_that_took(control: Any) -> None:
+    # case 12
+    control.source(max_concurrent_loads=1)
+    first, _ = control.table("a", priority=1), control.table("b")
+    other = LakebaseClient(control.settings)
+    found: list[LoadRequest] = []
+    thread = threading.Thread(target=lambda: found.extend(other.claim(1)))
+    with control.client.changes() as con:
+        assert [row["config_id"] for row in claim(con, 1, timedelta(minutes=1))] == [first]
+        thread.start()
+        control.wait_until_blocked(thread)
+    thread.join()
+    other.close()
+    assert found == []  # the source's one place was taken
 
 
 def test_limits_hold_while_many_claim_and_finish_at_once(control: Any) -> None:
