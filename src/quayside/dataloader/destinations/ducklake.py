@@ -43,6 +43,9 @@ _METADATA: Final = f"__ducklake_metadata_{CATALOG}.{CATALOG}"
 #: table is a new schema version, after which every connection reads the names of all tables again.
 _EMPTIED_ROWS: Final = 100_000
 
+#: Attempts between two removals of replaced states.
+_PRUNED_EVERY: Final = 16
+
 #: Types of DuckDB that DuckLake cannot store → what stands for them.
 _STORED_AS: Final = {"BIT": "VARCHAR", "BIGNUM": "VARCHAR", "TIME_NS": "TIME"}
 
@@ -242,6 +245,8 @@ class DuckLakeDestination:
                 ducklake_state.ensure(self.con, self._settings)
                 result = lake.transaction(attempt, self.con)
         self._seen, self._live_rows = after, live
+        if after.state is not None and after.state.attempt % _PRUNED_EVERY == 0:
+            ducklake_state.prune(self.con, self._request.config_id, self.name)
         if isinstance(result, Written) and result.inserted + result.updated:
             return replace(result, bytes=self._bytes_of_last_commit())
         return result

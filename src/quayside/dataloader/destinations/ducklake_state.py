@@ -67,6 +67,21 @@ def write(con: duckdb.DuckDBPyConnection, state: LoadState, table: str) -> None:
     )
 
 
+def prune(con: duckdb.DuckDBPyConnection, config_id: int, table: str) -> None:
+    """Take away the states that newer ones of the same configuration and table have replaced.
+
+    Past DuckLake, in its catalog: a DELETE of the lake would be a conflict for every load that is about to commit, and
+    nobody travels back in time to a state.
+    """
+    for kept in _kept_in(con):
+        rows = f"{_METADATA}.{identifier(kept)}"
+        con.execute(
+            f"DELETE FROM {rows} WHERE config_id = ? AND table_name = ? AND row_id < "
+            f"(SELECT max(row_id) FROM {rows} WHERE config_id = ? AND table_name = ?)",
+            [config_id, table, config_id, table],
+        )
+
+
 def ensure(con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     """Make the table where it is missing."""
     with advisory_lock(settings, "quayside.dataloader.load_states"):

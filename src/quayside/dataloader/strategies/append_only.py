@@ -1,8 +1,8 @@
 """``append_only``: rows that are new since the last load, each exactly once.
 
 Rows at the cursor are read again, since more of the same moment may have been committed; those that are known are left
-out. Known are the digests that the last commit kept, one per row at or above the cursor, of the key or, without one, of
-the whole row. A row committed late with a cursor below cannot be seen; with a key and ``is_delete`` the comparison of keys
+out. Known are the digests that the last commit kept, one per row at or above the cursor, of key and cursor or, without a
+key, of the whole row. A row committed late with a cursor below cannot be seen; with a key and ``is_delete`` the comparison of keys
 finds it.
 """
 
@@ -110,8 +110,10 @@ def _state(load: Load, columns: SchemaPlan, relation: str, cursor: str | None) -
 
 
 def _identity(load: Load, columns: SchemaPlan) -> list[str]:
-    """The columns that tell rows apart."""
-    return load.key(columns) if load.has_key else list(columns.expressions)
+    """The columns that tell rows apart: a key comes again with a later cursor, as another version of its row."""
+    if not load.has_key:
+        return list(columns.expressions)
+    return list(dict.fromkeys([*load.key(columns), load.cursor_column(columns)]))
 
 
 def _digest(columns: Sequence[str]) -> str:

@@ -72,7 +72,8 @@ def chunked_backfill(load: Load) -> Done:
     progress = _resumed(shadow, identity)
     resumed = progress is not None
     if progress is None:
-        shadow.drop(load.fence)
+        if shadow.columns() is not None:
+            shadow.drop(load.fence)
         progress = _planned(load, column, identity)
     for number, where in _remaining(load, column, progress):
         load.fence.check()
