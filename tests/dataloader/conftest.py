@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.conftest import private_settings
+from tests.dataloader.servers import mariadb, source_pg
 
 if TYPE_CHECKING:
     import duckdb
 
     from quayside.foundation.settings import Settings
+
+__all__ = ["mariadb", "source_pg"]
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.dataloader.servers import SourceServer
 
 from quayside.dataloader.destinations.destination import open_destination
 from quayside.dataloader.load import load_table
@@ -78,39 +79,31 @@ Write = Callable[[list[tuple[Any, ...]]], None]
 #: The part of a request that names the source, and how its table is written.
 Opened = tuple[dict[str, Any], Write]
 
-DDL = "CREATE TABLE orders (id INTEGER PRIMARY KEY, v VARCHAR(20), made TIMESTAMP, changed TIMESTAMP)"
+_FIXTURES = {"postgresql": "source_pg", "mariadb": "mariadb"}
+_SCHEMAS = {"postgresql": "public", "mariadb": None}
+DDL = (
+    "CREATE TABLE orders (id INTEGER PRIMARY KEY, v VARCHAR(20), made TIMESTAMP NULL, changed TIMESTAMP NULL)"
+)
 
 
 @contextmanager
-def postgresql(settings: Settings, con: Any, folder: Path) -> Iterator[Opened]:
-    from psycopg.conninfo import conninfo_to_dict
-
-    from quayside.foundation.postgres import connect, database_url
-
+def _server(request: pytest.FixtureRequest, con: Any, folder: Path) -> Iterator[Opened]:
     del con, folder
-    url = conninfo_to_dict(database_url(settings))
-    fields = {
-        "host": url["host"],
-        "port": url.get("port", 5432),
-        "service_name": url["dbname"],
-        "user": url["user"],
-    }
-    with connect(settings, autocommit=True) as server:
-        server.execute("CREATE SCHEMA matrix")
-        server.execute(DDL.replace("orders", "matrix.orders").encode())
+    server: SourceServer = request.getfixturevalue(_FIXTURES[request.node.callspec.params["source"]])
+    with closing(server.connect()) as connection, closing(connection.cursor()) as cursor:
+        cursor.execute(DDL)
 
         def write(rows: list[tuple[Any, ...]]) -> None:
-            with server.transaction(), server.cursor() as cursor:
-                cursor.execute("DELETE FROM matrix.orders")
-                cursor.executemany("INSERT INTO matrix.orders VALUES (%s, %s, %s, %s)", rows)
+            cursor.execute("DELETE FROM orders")
+            cursor.executemany("INSERT INTO orders VALUES (%s, %s, %s, %s)", rows)
 
-        values = {name: {"value": value} for name, value in fields.items()}
-        yield {"db_config_value": values, "source_schema_name": "matrix"}, write
+        yield {"db_config_value": server.values, "source_schema_name": _SCHEMAS[server.db_type]}, write
+        cursor.execute("DROP TABLE orders")
 
 
 @contextmanager
-def sqlite(settings: Settings, con: Any, folder: Path) -> Iterator[Opened]:
-    del settings, con
+def sqlite(request: pytest.FixtureRequest, con: Any, folder: Path) -> Iterator[Opened]:
+    del request, con
     path = folder / "source.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute(DDL)
@@ -124,10 +117,10 @@ def sqlite(settings: Settings, con: Any, folder: Path) -> Iterator[Opened]:
 
 
 @contextmanager
-def duckdb_file(settings: Settings, con: Any, folder: Path) -> Iterator[Opened]:
+def duckdb_file(request: pytest.FixtureRequest, con: Any, folder: Path) -> Iterator[Opened]:
     import duckdb
 
-    del settings, con
+    del request, con
     path = folder / "source.duckdb"
 
     def write(rows: list[tuple[Any, ...]]) -> None:
@@ -140,8 +133,10 @@ def duckdb_file(settings: Settings, con: Any, folder: Path) -> Iterator[Opened]:
 
 def _files(suffix: str, options: str, **fields: str) -> Any:
     @contextmanager
-    def files(settings: Settings, con: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[Opened]:
-        del settings
+    def files(
+        request: pytest.FixtureRequest, con: duckdb.DuckDBPyConnection, folder: Path
+    ) -> Iterator[Opened]:
+        del request
 
         def write(rows: list[tuple[Any, ...]]) -> None:
             listed = ", ".join(
@@ -159,7 +154,8 @@ def _files(suffix: str, options: str, **fields: str) -> Any:
 
 
 SOURCES = {
-    "postgresql": postgresql,
+    "postgresql": _server,
+    "mariadb": _server,
     "sqlite": sqlite,
     "duckdb": duckdb_file,
     "parquet": _files("parquet", "FORMAT parquet"),
@@ -169,23 +165,25 @@ SOURCES = {
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_every_strategy_loads_it_to_every_destination(
-    source: str, shared_settings: Settings, shared_con: duckdb.DuckDBPyConnection, tmp_path: Path
+    source: str,
+    request: pytest.FixtureRequest,
+    shared_settings: Settings,
+    shared_con: duckdb.DuckDBPyConnection,
+    tmp_path: Path,
 ) -> None:
-    with SOURCES[source](shared_settings, shared_con, tmp_path) as (named, write):
+    with SOURCES[source](request, shared_con, tmp_path) as (named, write):
         requests = [
             _request(source, strategy, destination, named)
             for strategy in STRATEGIES
             for destination in DESTINATIONS.values()
         ]
         write(BEFORE)
-        requests = [
-            _after(request, load_table(shared_settings, request, con=shared_con)) for request in requests
-        ]
+        requests = [_after(r, load_table(shared_settings, r, con=shared_con)) for r in requests]
         write(AFTER)
-        for request in requests:
-            load_table(shared_settings, request, con=shared_con)
-        found = {_cell(request): _content(shared_settings, shared_con, request) for request in requests}
-    assert found == {_cell(request): EXPECTED[_strategy(request)][1] for request in requests}
+        for second in requests:
+            load_table(shared_settings, second, con=shared_con)
+        found = {_cell(r): _content(shared_settings, shared_con, r) for r in requests}
+    assert found == {_cell(r): EXPECTED[_strategy(r)][1] for r in requests}
 
 
 def test_the_page_says_what_is_run() -> None:

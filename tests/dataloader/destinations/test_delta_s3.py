@@ -9,7 +9,6 @@ import duckdb
 import pytest
 from deltalake import DeltaTable
 from tests.dataloader.destinations.test_delta import (
-    HOSTILE,
     OPEN,
     content,
     interfering,
@@ -17,6 +16,7 @@ from tests.dataloader.destinations.test_delta import (
     state,
     values,
 )
+from tests.dataloader.hostile import HOSTILE
 from tests.foundation.s3_server import s3_settings
 
 from quayside.dataloader.destinations.delta import DeltaDestination
