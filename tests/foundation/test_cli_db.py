@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from quayside.cli.db import registered_schemas
 from quayside.cli.main import run
 from quayside.foundation.postgres import EmbeddedPostgres, connect
 from quayside.foundation.settings import Settings
@@ -62,9 +63,9 @@ def test_start_status_migrate_stop(db: Db, home: Path) -> None:
     assert db(home, "start")[1].count("runs already") == 2
 
     found = json.loads(db(home, "status", "--json")[1])
+    specs = registered_schemas()
     assert {schema["name"]: schema["state"] for schema in found["schemas"]} == {
-        "ops": "missing",
-        "kycc": "missing",
+        spec.name: "missing" for spec in specs
     }
     assert found["postgres"]["pid"] == EmbeddedPostgres(home).status().pid
     assert found["postgres"]["version"].startswith("18.")
@@ -74,10 +75,13 @@ def test_start_status_migrate_stop(db: Db, home: Path) -> None:
 
     assert db(home, "migrate") == (
         0,
-        "Schema ops went from nothing to revision 0001.\nSchema kycc went from nothing to revision 0002.\n",
+        "".join(f"Schema {spec.name} went from nothing to revision {spec.head}.\n" for spec in specs),
         "",
     )
-    assert "ops   0001      0001  current" in db(home, "status")[1]
+    assert [row["state"] for row in json.loads(db(home, "status", "--json")[1])["schemas"]] == [
+        "current"
+    ] * len(specs)
+    assert "current" in db(home, "status")[1]
 
     assert db(home, "stop") == (0, "PostgreSQL is stopped.\nValkey is stopped.\n", "")
     assert db(home, "stop") == (0, "PostgreSQL was not running.\nValkey was not running.\n", "")
@@ -112,7 +116,7 @@ def test_a_newer_schema_is_refused_with_one_sentence(db: Db, settings: Settings)
         "was changed by a newer version, use that one.\n"
     )
     schemas: list[dict[str, Any]] = json.loads(db(settings, "status", "--json")[1])["schemas"]
-    assert [schema["state"] for schema in schemas] == ["newer", "current"]
+    assert [schema["state"] for schema in schemas] == ["newer"] + ["current"] * (len(schemas) - 1)
 
 
 def test_services_of_yours_that_do_not_answer(db: Db, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
