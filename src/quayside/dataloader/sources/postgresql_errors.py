@@ -27,13 +27,15 @@ _LOST: Final = (
     "terminating connection", "connection refused", "timeout expired", "canceling statement", "no route to host",
     "could not translate host name", "could not receive data", "connection reset", "too many clients",
     "the database system is", "no connection to the server", "remaining connection slots", "invalid snapshot",
-    "lost synchronization", "broken pipe",
+    "lost synchronization", "broken pipe", "failed to resolve host",
 )  # fmt: skip
 _DENIED: Final = (
     "authentication failed", "no password supplied", "does not exist", "permission denied", "no pg_hba.conf entry",
     "not permitted to log in", "read-only transaction", "must be owner", "certificate verify failed",
     "does not support ssl", "root certificate file",
 )  # fmt: skip
+#: What DuckDB's scanner and libpq say, and nobody else.
+_OURS: Final = re.compile(r"postgres|libpq|(?-i:\b(ERROR|FATAL):)|for COPY|" + "|".join(_LOST), re.IGNORECASE)
 
 
 def of_connecting(error: psycopg.Error, source: str, fields: Mapping[str, str]) -> QuaysideError:
@@ -80,8 +82,7 @@ def of_reading(
         return UnsupportedTypeError(
             f"Column {column!r} ({of.source_type}) of {table.name} in source {source} {why} in a query."
         )
-    about_us = "postgres" in text.lower() or any(sign in text.lower() for sign in _LOST)
-    return of_text(text, source, fields) if about_us else None
+    return of_text(text, source, fields) if _OURS.search(text) else None
 
 
 def _of(state: str | None, primary: str, source: str, fields: Mapping[str, str]) -> QuaysideError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from quayside.dataloader.errors import SourceRefusedError
@@ -105,9 +105,9 @@ class Session:
         self.fields = fields
         self.source = request.db_config_key
         # now() is the begin of the transaction, so it is not after the snapshot.
-        [[self.now, self.local_now]] = self.fetch("SELECT now(), now()::timestamp")
-        self.now: datetime
-        self.local_now: datetime
+        [[now, local_now]] = self.fetch("SELECT now(), now()::timestamp")
+        self.now: datetime = now.astimezone(UTC)
+        self.local_now: datetime = local_now
         self.fetch("SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO', true)")
         [[self.snapshot]] = self.fetch("SELECT pg_export_snapshot()")
         self.table = self._describe_query(request.query) if request.query else self._describe_table()

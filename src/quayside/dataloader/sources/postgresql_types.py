@@ -69,7 +69,8 @@ def arrival(name: str, number: int, of: PostgresType) -> tuple[str, str]:
     def refuse(condition: str, reason: str, type_: str) -> str:
         # The text depends on the row, or the planner would evaluate it for a table in which nothing is wrong.
         mark = f"('quayside-refused:{reason}:{number}:' || {column}::text)::{type_}"
-        return f"CASE WHEN {condition} THEN {mark} ELSE {column} END"
+        # The cast does nothing but for a domain, of which CASE would forget precision and scale.
+        return f"CASE WHEN {condition} THEN {mark} ELSE {column}::{type_} END"
 
     if of.kind == "b" and of.name == "numeric":
         declared = decimal_of(of.modifier)

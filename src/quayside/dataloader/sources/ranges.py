@@ -70,6 +70,8 @@ def bound(text: str | None, like: Any) -> Any:
 
 def ranges_of(least: Any, greatest: Any, configured: Sequence[str | None], number: int) -> list[Range]:
     """Ranges between the configured bounds, each replaced by what the source has when it is missing or unusable."""
+    if not _divisible(least) or not _divisible(greatest):
+        return [Range()]
     low, high = (bound(text, least) for text in configured)
     return cut(least if low is None else low, greatest if high is None else high, number)
 
