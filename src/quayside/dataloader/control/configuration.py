@@ -134,12 +134,17 @@ def source_problems(values: Mapping[str, Any]) -> list[str]:
     if values.get("db_type") not in DB_TYPES:
         found.append(f"db_type {values.get('db_type')!r} is none of {', '.join(DB_TYPES)}")
     fields = values.get("db_config_value")
-    if fields is not None and not (
-        isinstance(fields, Mapping) and all(isinstance(v, str | int | float | bool) for v in fields.values())
-    ):
+    if fields is not None and not (isinstance(fields, Mapping) and all(map(_is_field, fields.values()))):
         found.append("db_config_value is not an object of connection fields and names of secrets")
     found += _whole_numbers(values, *_POSITIVE, least=1)
     return found
+
+
+def _is_field(value: Any) -> bool:
+    """The name of a secret, a number, or ``{"value": …}`` for a value that is none (``sources/fields.py``)."""
+    if isinstance(value, Mapping):
+        return value.keys() == {"value"} and not isinstance(value["value"], Mapping | list)
+    return isinstance(value, str | int | float | bool)
 
 
 def save_source(con: Any, values: Mapping[str, Any]) -> Saved:
