@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Self
 
-from quayside.dataloader.destinations.delta_commit import Change, Place, change_table, state_of
+from quayside.dataloader.destinations.delta_commit import Change, Place, Work, change_table, state_of
 from quayside.dataloader.destinations.delta_files import relation
 from quayside.dataloader.destinations.delta_log import DeltaLog
 from quayside.dataloader.destinations.delta_rewrite import rewriting
@@ -46,7 +46,7 @@ _REPLACED_WITH: Final = "quayside.replaced_with"
 
 
 class DeltaDestination:
-    """The Delta table of one load."""
+    """The Delta table of one load. What it says of the table is read once, and again after each commit of its own."""
 
     def __init__(
         self,
@@ -66,6 +66,7 @@ class DeltaDestination:
         self._request = request
         self._parent = parent
         self._suffix = suffix
+        self._seen: tuple[Snapshot | None] | None = None
         self._place = Place(con, DeltaLog(settings, url), request.config_id, request.attempt)
 
     @property
@@ -116,7 +117,7 @@ class DeltaDestination:
             gone = base.files if base else ()
             return Change("WRITE", columns, files.rows, written, remove=gone, rebases=True)
 
-        return change_table(self._place, fence, state, work)
+        return self._change(fence, state, work)
 
     def append(self, rows: Rows, state: StateOf, fence: Fence) -> Written:
         def work(base: Snapshot | None, files: FileSet) -> Change:
@@ -128,7 +129,7 @@ class DeltaDestination:
             files.write(_filled(rows, columns), columns)
             return Change("WRITE", columns, files.rows, Written(inserted=files.rows))
 
-        return change_table(self._place, fence, state, work)
+        return self._change(fence, state, work)
 
     def merge(
         self,
@@ -150,14 +151,14 @@ class DeltaDestination:
                     rewrite.remove(removed, key)
                 return rewrite.write(files)
 
-        return change_table(self._place, fence, state, work)
+        return self._change(fence, state, work)
 
     def record(self, state: LoadState, fence: Fence) -> None:
         def work(base: Snapshot | None, files: FileSet) -> Change:
             del files
             return Change("STATE", duckdb_columns(self._existing(base).schema), 0, Written())
 
-        change_table(self._place, fence, lambda _relation: state, work)
+        self._change(fence, lambda _relation: state, work)
 
     def sibling(self, suffix: str) -> Self:
         return type(self)(self._settings, self.con, self._request, parent=self, suffix=suffix)
@@ -179,8 +180,9 @@ class DeltaDestination:
                 rebases=True,
             )
 
-        written = change_table(self._place, fence, state, work)
-        shadow._place.log.forget()  # killed before this: `_snapshot` does it
+        written = self._change(fence, state, work)
+        shadow._place.log.forget()  # killed before this: `_newest` does it
+        shadow._seen = None
         return written
 
     def drop(self, fence: Fence) -> None:
@@ -189,12 +191,24 @@ class DeltaDestination:
                 return
             kept = self._parent._paths_below(self.url) if self._parent else frozenset[str]()
             self._place.log.drop(kept)
+            self._seen = None
+
+    def _change(self, fence: Fence, state: StateOf, work: Work) -> Written:
+        try:
+            return change_table(self._place, fence, state, work)
+        finally:
+            self._seen = None
 
     def _snapshot(self) -> Snapshot | None:
+        if self._seen is None:
+            self._seen = (self._newest(),)
+        return self._seen[0]
+
+    def _newest(self) -> Snapshot | None:
         snapshot = self._place.log.snapshot()
         if snapshot is None or self._parent is None:
             return snapshot
-        above = self._parent._snapshot()
+        above = self._parent._newest()
         if above is not None and above.properties.get(_REPLACED_WITH) == snapshot.table_id:
             self._place.log.forget()  # its files are the table's by now; only the log of the shadow was left
             return None
