@@ -16,7 +16,7 @@ from tests.faults.dataloader.compare import compare
 from tests.faults.dataloader.kills import KINDS, digest, schedule
 from tests.faults.dataloader.staged import GUARDS
 
-SEED, KILLS, TABLES = 11, 10, "rates,orders,events,prices,ledger,customers,alerts"
+SEED, KILLS, TABLES = 29407, 10, "rates,orders,events,prices,ledger,customers,alerts"
 
 
 def run_harness(*arguments: str) -> tuple[int, dict[str, Any]]:

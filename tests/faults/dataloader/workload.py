@@ -112,7 +112,7 @@ class Writers:
     """
 
     def __init__(
-        self, url: Callable[[], str], seed: int, tables: Sequence[Table] = TABLES, pause: float = 0.03
+        self, url: Callable[[], str], seed: int, tables: Sequence[Table] = TABLES, pause: float = 0.08
     ) -> None:
         self._url = url
         self._tables = tables
