@@ -7,7 +7,7 @@ memory when a COPY fails half way, so the copy is good for nothing but the bin.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,6 +142,27 @@ class GraphSession:
         new = rows.filter(pa.array([pair not in pairs for pair in ends], pa.bool_()))
         self.copy(table.name, new)
         return rows.num_rows
+
+    def delete_nodes(self, table: schemas.NodeTable, keys: Sequence[Any]) -> None:
+        """Delete nodes by their keys, with their relationships. Keys that are not there are no error."""
+        if keys:
+            self._run(
+                f"UNWIND $keys AS k MATCH (n:{quoted(table.name)} {{{quoted(table.key)}: k}}) DETACH DELETE n",
+                {"keys": list(keys)},
+                None,
+            )
+
+    def delete_targets(
+        self, table: schemas.RelTable, schema: schemas.GraphSchema, keys: Sequence[Any]
+    ) -> None:
+        """Delete the nodes that relationships of a table lead to from nodes with these keys."""
+        if keys:
+            source = f"a:{quoted(table.source)} {{{quoted(schema.node(table.source).key)}: k}}"
+            self._run(
+                f"UNWIND $keys AS k MATCH ({source})-[:{quoted(table.name)}]->(b:{quoted(table.target)}) DETACH DELETE b",
+                {"keys": list(keys)},
+                None,
+            )
 
     def cursor(self, name: str) -> str | None:
         """How far something came that loads this graph; None before the first time."""
