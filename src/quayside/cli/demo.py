@@ -18,6 +18,7 @@ BATCH_ID = "DEMO_10K"
 def demo(parties: Annotated[int, typer.Option(min=100)] = 10_000) -> None:
     """Generate a batch, run ingest, features and scores on Dagster, show the result."""
     from quayside.cli.kycc import DEFAULT_MOMENT, band_rows, write_with_progress
+    from quayside.dataloader.dagster.demo import load_tables
     from quayside.foundation import console
     from quayside.foundation.dagster.instance import open_instance
     from quayside.foundation.logs import configure
@@ -46,6 +47,7 @@ def demo(parties: Annotated[int, typer.Option(min=100)] = 10_000) -> None:
             {"step": ran.job, "seconds": round(ran.seconds, 2), "run": ran.run_id}
             for ran in run_line(instance, path, batch_id)
         )
+        loaded = load_tables(service.settings, instance)
 
     with service.connection() as con:
         summary = summarise(con, batch_id, "v1")
@@ -65,6 +67,13 @@ def demo(parties: Annotated[int, typer.Option(min=100)] = 10_000) -> None:
     typer.echo()
     console.show(times)
     typer.echo(f"All in {perf_counter() - started:.1f} s.")
+    typer.echo(
+        f"\n{loaded.tables} tables of a small shop were loaded by rows of configuration, in {loaded.runs} runs and "
+        f"{loaded.seconds:.1f} s:\n"
+        f"  {loaded.rows_read:,} rows read, {loaded.rows_written:,} written; run it again and only changes are read.\n"
+        "  what loads         .venv/bin/quayside tables list\n"
+        "  what was loaded    .venv/bin/quayside tables history shop.orders"
+    )
     typer.echo(
         "\nWhere to look next:\n"
         f"  the file           {_shown(path)}\n"
