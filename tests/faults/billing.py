@@ -111,12 +111,27 @@ def prepare(con: psycopg.Connection[Any]) -> None:
         allocate(con, date(2026, 1, 1), at=START + timedelta(days=15))
         for number in range(GRAPHS):
             at = START + timedelta(days=16)
-            ledger.grant(f"g{number}", 100 + number, key=f"grant:{number}", at=at, expires_at=FEBRUARY - timedelta(days=3))
-            ledger.consume(f"g{number}", Decimal("2700.5") * number, key=f"use:{number}", at=at) if number else None
+            ledger.grant(
+                f"g{number}",
+                100 + number,
+                key=f"grant:{number}",
+                at=at,
+                expires_at=FEBRUARY - timedelta(days=3),
+            )
+            ledger.consume(
+                f"g{number}", Decimal("2700.5") * number, key=f"use:{number}", at=at
+            ) if number else None
         append(
             con,
             [
-                UsageEvent(f"e{n}", "kycc", "kycc.party_scored", n, f"g{n % GRAPHS}", START + timedelta(days=17 + n % 3))
+                UsageEvent(
+                    f"e{n}",
+                    "kycc",
+                    "kycc.party_scored",
+                    n,
+                    f"g{n % GRAPHS}",
+                    START + timedelta(days=17 + n % 3),
+                )
                 for n in range(60)
             ]
             + [UsageEvent("unknown", "kycc", "kycc.party_scored", 1, "nobody", START)],
@@ -338,7 +353,8 @@ class Harness:
         def cut() -> None:
             with connect(settings_of(self.home), autocommit=True) as con:
                 con.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [f"round_{self.rounds}"]
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+                    [f"round_{self.rounds}"],
                 )
 
         return self.noted("connection", *self.disturb(settings, lambda: self.in_child(cut)))
@@ -471,7 +487,12 @@ def met(
 ) -> list[str]:
     """The first works and does not commit until the second waits for it or is through; what either says."""
     said: list[str] = []
-    with connect(settings) as a, connect(settings, autocommit=True) as b, connect(settings, autocommit=True) as eye:
+    with (
+        connect(settings) as a,
+        connect(settings, autocommit=True) as b,
+        connect(settings, autocommit=True) as eye,
+    ):
+        a.execute("SELECT")  # begins the transaction that everything of the first belongs to
         first(a)
 
         def follow() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from quayside.foundation import audit
 from quayside.foundation.errors import ConflictError, NotFoundError, UsageError
+from quayside.robosystems.ledger.posting import unit
 from quayside.robosystems.periods import in_utc, utc_now
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def set_price(
         raise UsageError(
             f"{code} was in force at {start:%Y-%m-%d %H:%M} UTC already: a price is changed from now on, not backwards."
         )
-    with con.transaction():
+    with unit(con):
         added = con.execute(
             "INSERT INTO robosystems.prices (code, effective_from, value, created_by) VALUES (%s, %s, %s, %s)"
             " ON CONFLICT DO NOTHING",

@@ -160,7 +160,7 @@ def first_allowance(
         return None
     key = f"allowance:{graph_id}:{month:%Y-%m}"
     until = max(next_month(month), next_month(month_of(author.at)))
-    with con.transaction():
+    with posting.unit(con):
         posting.post(
             con,
             _COLUMNS,

@@ -16,7 +16,7 @@ from quayside.foundation.errors import NotFoundError
 from quayside.robosystems.billing import work
 from quayside.robosystems.errors import InvoiceStateError
 from quayside.robosystems.ledger import reversals
-from quayside.robosystems.ledger.posting import Author
+from quayside.robosystems.ledger.posting import Author, unit
 
 if TYPE_CHECKING:
     import psycopg
@@ -131,7 +131,7 @@ def void_invoice(
     """Void an issued invoice, which keeps its number, and undo the transfers that cleared its debts: the graphs owe the credits
     again, for the next overage to bill unless they are granted before. Raises as `pay` does."""
     author = work.author_of(at, None)
-    with con.transaction():
+    with unit(con):
         found = _end(con, number, "void", author, reason)
         for (transfer_id,) in con.execute(
             "SELECT l.transfer_id FROM robosystems.invoice_lines AS l"
@@ -147,7 +147,7 @@ def void_invoice(
 def _end(
     con: psycopg.Connection[Any], number: str, state: State, author: Author, reference: str | None = None
 ) -> Invoice:
-    with con.transaction():
+    with unit(con):
         found = con.execute(
             _SELECT + " WHERE i.series || '-' || lpad(i.number::text, 6, '0') = %s FOR UPDATE", [number]
         ).fetchone()

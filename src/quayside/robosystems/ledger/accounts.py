@@ -21,7 +21,9 @@ SELECT a.graph_id, a.balance, a.held,
        a.balance - a.held
        + coalesce((SELECT sum(amount) FROM robosystems.reservations AS r
                    WHERE r.account_id = a.id AND r.state = 'held' AND r.expires_at <= %(at)s), 0)
-       - coalesce((SELECT sum(p.left_over) FROM robosystems.grant_positions AS p
+       - coalesce((SELECT sum(p.left_over - CASE WHEN p.rollover_until > %(at)s
+                                                 THEN least(p.left_over, p.rollover_credits) ELSE 0 END)
+                   FROM robosystems.grant_positions AS p
                    WHERE p.account_id = a.id AND p.expires_at <= %(at)s), 0),
        a.may_overdraw
 FROM robosystems.accounts AS a WHERE a.graph_id = {PAYER}

@@ -82,7 +82,7 @@ class Ledger:
     def allow_overdraft(self, graph_id: str, allowed: bool = True) -> None:
         """Let consumption take an account below 0, or no longer."""
         found = accounts.account_id(self.connection, graph_id)
-        with self.connection.transaction():
+        with posting.unit(self.connection):
             self.connection.execute(
                 "UPDATE robosystems.accounts SET may_overdraw = %s WHERE id = %s", [allowed, found]
             )
@@ -212,7 +212,7 @@ class Ledger:
         row = self.connection.execute(_CONSUME.encode(), bound).fetchone()
         if row is not None:
             return Entry(*row)
-        with self.connection.transaction():
+        with posting.unit(self.connection):
             return self._not_consumed(graph_id, author, bound, exact)
 
     def transfer(
@@ -234,7 +234,7 @@ class Ledger:
         author = self._author(at)
         exact = credits_of(amount)
         con = self.connection
-        with con.transaction():
+        with posting.unit(con):
             giver, taker = (accounts.account_id(con, graph) for graph in (from_graph, to_graph))
             if giver == taker:
                 raise UsageError(f"Graphs {from_graph} and {to_graph} share an account: nothing to move.")
@@ -272,7 +272,7 @@ class Ledger:
     def expire(self, graph_id: str, *, at: datetime | None = None) -> Expired:
         """Let the lapsed grants of one account expire, as consumption from it would."""
         author = self._author(at)
-        with self.connection.transaction():
+        with posting.unit(self.connection):
             return self._refresh(accounts.account_id(self.connection, graph_id), author)
 
     # -- reservations ----------------------------------------------------------------------------------------------
@@ -294,7 +294,7 @@ class Ledger:
         """
         author = self._author(at)
         exact = credits_of(amount)
-        with self.connection.transaction():
+        with posting.unit(self.connection):
             account = accounts.account_id(self.connection, graph_id)
             posting.lock(self.connection, "SELECT %(id)s::bigint", {"id": account})
             self._refresh(account, author)
@@ -313,7 +313,7 @@ class Ledger:
         """
         author = self._author(at)
         exact = None if amount is None else credits_of(amount)
-        with self.connection.transaction():
+        with posting.unit(self.connection):
             held, exact = reservations.begin_capture(self.connection, key, exact, author)
             if held.state == "captured":
                 row = self.connection.execute(_BY_KEY, [f"capture:{key}"]).fetchone()
@@ -333,7 +333,7 @@ class Ledger:
 
     def release(self, key: str, *, at: datetime | None = None) -> None:
         """Give up a reservation. Releasing it again changes nothing. Raises: ReservationEndedError: it was captured."""
-        with self.connection.transaction():
+        with posting.unit(self.connection):
             reservations.release(self.connection, key, self._author(at))
 
     # -- reversals --------------------------------------------------------------------------------------------------
@@ -354,7 +354,7 @@ class Ledger:
         """
         author = self._author(at)
         exact = None if amount is None else credits_of(amount)
-        with self.connection.transaction():
+        with posting.unit(self.connection):
             return reversals.refund(
                 self.connection, transfer_id, exact, key or f"refund:{transfer_id}", reason, author
             )
@@ -365,7 +365,7 @@ class Ledger:
         Raises:
             BooksError: it is a void itself, was refunded in full, or belongs to an invoice (void that).
         """
-        with self.connection.transaction():
+        with posting.unit(self.connection):
             return reversals.void(self.connection, transfer_id, reason, self._author(at))
 
     # -- inside -----------------------------------------------------------------------------------------------------
@@ -420,7 +420,7 @@ class Ledger:
         metadata: Mapping[str, Any] | None = None,
     ) -> Entry:
         con = self.connection
-        with con.transaction():
+        with posting.unit(con):
             account = accounts.account_id(con, graph_id)
             bound = {
                 "account_id": account,

@@ -8,6 +8,7 @@ never wait for one another in a circle; the transfers then continue each account
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -111,6 +112,15 @@ class Author:
     def bound(self) -> dict[str, Any]:
         """As statements name it: ``at``, ``actor``, ``run_id``."""
         return {"at": self.at, "actor": self.actor, "run_id": self.run_id}
+
+
+def unit(con: psycopg.Connection[Any]) -> AbstractContextManager[Any]:
+    """A unit of work: a transaction of its own on an autocommit connection, else a part of the caller's, begun if need be."""
+    if (
+        not con.autocommit and con.info.transaction_status == 0
+    ):  # idle: psycopg would commit at the end of the block
+        con.execute("SELECT")
+    return con.transaction()
 
 
 def lock(con: psycopg.Connection[Any], accounts: str, bound: Mapping[str, Any] | None = None) -> int:

@@ -123,7 +123,7 @@ def assign_subject(con: psycopg.Connection[Any], subject: str, graph_id: str) ->
     Raises:
         UnknownAccountError: the graph has no account.
     """
-    with con.transaction():
+    with posting.unit(con):
         account = accounts.account_id(con, graph_id)
         con.execute(
             "INSERT INTO robosystems.usage_subjects (subject, account_id, created_by) VALUES (%s, %s, %s)"
