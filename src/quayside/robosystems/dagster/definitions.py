@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from quayside.robosystems.dagster.assets.discovery import ADAPTER_ASSETS, with_custom
 from quayside.robosystems.dagster.jobs.billing import BILLING_JOBS
 from quayside.robosystems.dagster.jobs.health import weekly_health_check_job
 from quayside.robosystems.dagster.jobs.infrastructure import INFRASTRUCTURE_JOBS
@@ -15,7 +16,8 @@ from quayside.robosystems.dagster.sensors.provisioning import SENSORS
 
 def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
     """The location's definitions; for tests `resources` replaces resources by key."""
-    return dg.Definitions(
+    ours = dg.Definitions(
+        assets=ADAPTER_ASSETS,
         jobs=[*BILLING_JOBS, weekly_health_check_job, *INFRASTRUCTURE_JOBS],
         schedules=SCHEDULES,
         sensors=SENSORS,
@@ -28,6 +30,7 @@ def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definiti
         # A step's own process would import everything again: seconds for a step that takes half a second.
         executor=dg.in_process_executor,
     )
+    return with_custom(ours)
 
 
 defs = build_definitions()

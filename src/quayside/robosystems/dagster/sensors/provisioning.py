@@ -13,7 +13,7 @@ SUBSCRIPTION_TAG = "quayside/subscription"
 
 
 @dg.sensor(
-    job=provision_graph_job,
+    job_name=provision_graph_job.name,
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=f"Makes the graphs of paid subscriptions: at most {LIMIT} a tick, oldest first, five attempts each.",
@@ -45,7 +45,7 @@ def pending_subscription_sensor(
 
 
 @dg.sensor(
-    job=deprovision_graph_job,
+    job_name=deprovision_graph_job.name,
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=f"Lets changes of plan take effect and ends canceled subscriptions when their time has come, {LIMIT} a tick.",
