@@ -53,7 +53,7 @@ def test_from_a_source_to_a_loaded_table(tables: Tables, settings: Settings) -> 
         "--table",
         "orders",
         "--cron",
-        "0 6 * * *",
+        "0 6 1 1 *",
         "--key",
         "id,line",
     )
