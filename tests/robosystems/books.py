@@ -50,7 +50,8 @@ def move(con: psycopg.Connection[Any], graph_id: str, state: str, at: datetime) 
     """Bring a graph's subscription into another state, with its history."""
     with con.transaction():
         row = con.execute(
-            "SELECT subscription_id, state, version FROM robosystems.subscriptions WHERE graph_id = %s", [graph_id]
+            "SELECT subscription_id, state, version FROM robosystems.subscriptions WHERE graph_id = %s",
+            [graph_id],
         ).fetchone()
         assert row is not None
         con.execute(
@@ -74,7 +75,8 @@ def change_plan(con: psycopg.Connection[Any], graph_id: str, plan: str, at: date
             [at, plan, graph_id],
         )
         con.execute(
-            "UPDATE robosystems.subscriptions SET plan = %s, plan_at = %s WHERE graph_id = %s", [plan, at, graph_id]
+            "UPDATE robosystems.subscriptions SET plan = %s, plan_at = %s WHERE graph_id = %s",
+            [plan, at, graph_id],
         )
 
 

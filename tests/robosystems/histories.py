@@ -22,14 +22,14 @@ from decimal import Decimal
 from typing import Any
 
 import psycopg
+from tests.robosystems.books import BOOKS, change_plan, move, snapshots, subscribe
+from tests.robosystems.model import GB, PLANS, Account
 
 from quayside.foundation.errors import QuaysideError
 from quayside.robosystems.billing import allocate, bill_overage, bill_storage, expire_credits
 from quayside.robosystems.errors import BooksError, InsufficientCreditsError, ReservationEndedError
 from quayside.robosystems.ledger import Ledger
 from quayside.robosystems.periods import month_of, next_month, previous_month, start_of
-from tests.robosystems.books import BOOKS, change_plan, move, snapshots, subscribe
-from tests.robosystems.model import GB, PLANS, Account
 
 EDGES = (
     datetime(2023, 12, 30, 22, tzinfo=UTC),
@@ -190,7 +190,9 @@ class Group:
 
     def measure(self, graph: str, account: Account) -> None:
         """Snapshots of one of the last days, as far as that day has none."""
-        day = datetime.combine(self.now.date() - timedelta(days=self.random.randrange(0, 4)), datetime.min.time(), UTC)
+        day = datetime.combine(
+            self.now.date() - timedelta(days=self.random.randrange(0, 4)), datetime.min.time(), UTC
+        )
         if any(hour.date() == day.date() for hour in account.snapshots):
             return
         mean = PLANS[account.plans[-1][1]][1] * GB
@@ -223,11 +225,14 @@ class Group:
             ).fetchall()
             assert book == account.book, f"seed {self.seed}, {graph}: {difference(book, account.book)}"
             left = sorted(grant.left_over for grant in self.ledger.grants(graph) if grant.left_over)
-            assert left == sorted(g.left for g in account.grants if g.left), f"seed {self.seed}, {graph}: grants"
+            assert left == sorted(g.left for g in account.grants if g.left), (
+                f"seed {self.seed}, {graph}: grants"
+            )
             cents = [
                 row[0]
                 for row in self.con.execute(
-                    "SELECT amount_cents FROM robosystems.invoice_lines WHERE graph_id = %s ORDER BY id", [graph]
+                    "SELECT amount_cents FROM robosystems.invoice_lines WHERE graph_id = %s ORDER BY id",
+                    [graph],
                 )
             ]
             assert cents == account.invoiced_cents, f"seed {self.seed}, {graph}: invoices"
@@ -263,7 +268,9 @@ def play(con: psycopg.Connection[Any], histories: int, seed: int, steps: int = 2
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--histories", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1)
     chosen = parser.parse_args()

@@ -26,7 +26,9 @@ def month_start(day: date) -> datetime:
 
 
 def month_after(moment: datetime) -> datetime:
-    return (moment.replace(day=1) + timedelta(days=32)).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    return (moment.replace(day=1) + timedelta(days=32)).replace(
+        day=1, hour=0, minute=0, second=0, microsecond=0
+    )
 
 
 @dataclass
@@ -58,7 +60,7 @@ class Account:
     reversed: dict[str, Decimal] = field(default_factory=dict)
     held: dict[str, tuple[Decimal, datetime]] = field(default_factory=dict)
     invoiced_cents: list[int] = field(default_factory=list)
-    last: datetime = datetime.min.replace(tzinfo=UTC)
+    last: datetime = datetime(1, 1, 1, tzinfo=UTC)
 
     def _book(self, at: datetime, kind: str, change: Decimal) -> None:
         self.last = max(self.last, at)
@@ -82,7 +84,9 @@ class Account:
 
     def _draw(self, amount: Decimal) -> None:
         far = datetime.max.replace(tzinfo=UTC)
-        for grant in sorted(self.grants, key=lambda g: (g.priority, g.expires_at or far, g.granted_at, g.number)):
+        for grant in sorted(
+            self.grants, key=lambda g: (g.priority, g.expires_at or far, g.granted_at, g.number)
+        ):
             part = min(grant.left, amount)
             grant.left, amount = grant.left - part, amount - part
         assert amount == 0
@@ -96,7 +100,9 @@ class Account:
             if carried and grant.rollover_until is not None and grant.rollover_until > at:
                 self._book(at, "rollover", carried)
                 number = len(self.book)
-                self.grants.append(ModelGrant(number, carried, carried, grant.priority, at, grant.rollover_until))
+                self.grants.append(
+                    ModelGrant(number, carried, carried, grant.priority, at, grant.rollover_until)
+                )
         for key, (_, until) in list(self.held.items()):
             if until <= at:
                 del self.held[key]
@@ -190,5 +196,5 @@ class Account:
         if owed <= 0 or key in self.done:
             return
         self.done[key] = owed
-        self.invoiced_cents.append(int(round(Fraction(owed) * Fraction(1, 2))))
+        self.invoiced_cents.append(round(Fraction(owed) * Fraction(1, 2)))
         self._book(at, "overage", owed)
