@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from quayside.dataloader.request import LoadRequest
+    from quayside.foundation.lake import Lake
     from quayside.foundation.settings import Settings
 
 T = TypeVar("T")
@@ -219,7 +220,7 @@ class DuckLakeDestination:
 
         lake = Lake(self._settings)
         if self._look.columns is None and columns is not None:
-            lake.transaction(self._create_schema, self.con)
+            self._ensure_schema(lake)
         after = _Look(None)
         live = 0
         with ExitStack() as held:
@@ -251,8 +252,16 @@ class DuckLakeDestination:
             return replace(result, bytes=self._bytes_of_last_commit())
         return result
 
-    def _create_schema(self, con: duckdb.DuckDBPyConnection) -> None:
-        con.execute(f"CREATE SCHEMA IF NOT EXISTS {CATALOG}.{identifier(self._schema)}")
+    def _ensure_schema(self, lake: Lake) -> None:
+        """Make the schema in a transaction of its own: loads that begin together must not all make it in theirs."""
+
+        def create(con: duckdb.DuckDBPyConnection) -> None:
+            con.execute(f"CREATE SCHEMA IF NOT EXISTS {CATALOG}.{identifier(self._schema)}")
+
+        wanted = "SELECT count(*) FROM duckdb_schemas() WHERE database_name = ? AND schema_name = ?"
+        if not self._scalar(wanted, CATALOG, self._schema):
+            # Two at once, and DuckLake commits tables into a schema that it then does not find.
+            lake.transaction(create, self.con, lock="quayside.dataloader.schemas")
 
     def _create(self, columns: Mapping[str, str], *, replace: bool) -> None:
         described = ", ".join(f"{identifier(name)} {type_}" for name, type_ in columns.items())

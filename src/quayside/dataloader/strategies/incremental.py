@@ -29,6 +29,9 @@ def _window(load: Load) -> Done:
     load.unique_stage(columns)
     column = identifier(load.cursor_column(columns))
     known = load.scalar(f"SELECT count(*) FROM {STAGE} WHERE {column} <= ?", [before])  # noqa: S608  quoted
+    capped = load.state is not None and load.state.extra.get(
+        "cursor_capped", False
+    )  # it was read with higher ones
     after = load.cursor_of(STAGE, columns)
     written = load.destination.merge(
         load.staged(columns),
@@ -36,6 +39,6 @@ def _window(load: Load) -> Done:
         lambda _: load.new_state(after),
         load.fence,
         # Rows above the cursor are new or changed; those of the lookback mostly neither, and are not written again.
-        compare=known > 0,
+        compare=known > 0 or capped,
     )
     return Done(written, after)

@@ -72,6 +72,7 @@ class Load:
     changes: list[str] = field(default_factory=list)
     rows_read: int = 0
     capped: bool = False
+    cursor_capped: bool = False
 
     @property
     def name(self) -> str:
@@ -86,12 +87,17 @@ class Load:
     def before(self) -> CursorValue | None:
         """How far the table was loaded: what its last commit says, else the control row's mirror of it.
 
-        A value beyond the source's clock (a row from the future, written before cursors were capped) counts as the
-        clock.
+        None when that was another column. A value beyond the source's clock (of a row from the future, by whoever does
+        not cap) counts as the clock.
         """
         if self.cursor is None or self.destination.columns() is None:
             return None
-        text = self.state.cursor if self.state is not None else self.request.incremental_value
+        if self.state is None:
+            text = self.request.incremental_value
+        elif self.state.extra.get("cursor_column") == self.cursor.column:
+            text = self.state.cursor
+        else:
+            return None
         return self.capped_at_clock(self.cursor.parse(text)) if text is not None else None
 
     @property
@@ -282,6 +288,8 @@ class Load:
         return written
 
     def new_state(self, cursor: str | None = None, boundary: Sequence[str] = (), **extra: Any) -> LoadState:
+        if self.cursor is not None:
+            extra |= {"cursor_column": self.cursor.column, "cursor_capped": self.cursor_capped}
         return LoadState(self.request.config_id, self.request.attempt, cursor, boundary, extra)
 
     def cursor_of(self, relation: str, columns: SchemaPlan) -> str | None:
@@ -301,7 +309,8 @@ class Load:
             return None if before is None else self.cursor.text(before)
         greatest = self.cursor.parse(row[0])
         after = self.capped_at_clock(greatest)
-        if after != greatest:
+        self.cursor_capped = after != greatest
+        if self.cursor_capped:
             self.warnings.append(
                 f"Cursor {identifier(column)} has values up to {row[0]}, beyond the source's clock: it is kept at "
                 f"{self.cursor.text(after)}."
