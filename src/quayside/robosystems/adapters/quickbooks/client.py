@@ -7,6 +7,7 @@ is left out.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
@@ -43,16 +44,23 @@ class QuickBooksClient:
 
     def extract(self, cursor: str | None) -> Iterator[Batch]:
         """Accounts, then entries, that changed since."""
+        since = None if cursor is None else datetime.fromisoformat(cursor)
         found = {kind: list(self._records(kind, cursor)) for kind in _KINDS}
-        # One cursor for both kinds, and so only after both.
-        last = max((_changed(r) for records in found.values() for r in records), default=cursor or "")
-        for kind, records in found.items():
-            changed = [r for r in records if cursor is None or _changed(r) >= cursor]
-            for start in range(0, len(changed), _PAGE):
-                part = changed[start : start + _PAGE]
-                rows = _accounts(part) if kind == "Account" else _lines(part)
-                done = kind == _KINDS[-1] and start + _PAGE >= len(changed)
-                yield Batch(kind, rows, last if done else cursor or "")
+        changed = {
+            kind: [r for r in records if since is None or _changed(r) >= since]
+            for kind, records in found.items()
+        }
+        last = max((_changed(r) for records in changed.values() for r in records), default=None)
+        parts = [
+            (kind, records[start : start + _PAGE])
+            for kind, records in changed.items()
+            for start in range(0, len(records), _PAGE)
+        ]
+        for number, (kind, part) in enumerate(parts, 1):
+            rows = _accounts(part) if kind == "Account" else _lines(part)
+            # One cursor for both kinds, and so only after the last of them.
+            done = number == len(parts) and last is not None
+            yield Batch(kind, rows, last.isoformat() if done else cursor or "")
 
     def _records(self, kind: str, cursor: str | None) -> Iterator[dict[str, Any]]:
         for where, document in self._documents(kind, cursor):
@@ -90,8 +98,13 @@ class QuickBooksClient:
         return {"Authorization": f"Bearer {resolve(self._token_secret).get_secret_value()}"}
 
 
-def _changed(record: dict[str, Any]) -> str:
-    return str(record["MetaData"]["LastUpdatedTime"])
+def _changed(record: dict[str, Any]) -> datetime:
+    """When a record was last changed, in UTC: the service writes it with the offset of wherever the company is."""
+    text = str(record["MetaData"]["LastUpdatedTime"])
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except ValueError:
+        raise AdapterError(f"Record {record['Id']} was changed at {text!r}, which is no time.") from None
 
 
 def _accounts(records: list[dict[str, Any]]) -> pa.Table:
