@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -36,6 +36,9 @@ class Settings(BaseSettings):
         case_sensitive=True,
         env_ignore_empty=True,
     )
+
+    #: What a person corrects when the server at `database_url` refuses.
+    database_variable: ClassVar[str] = "QUAYSIDE_DATABASE_URL"
 
     home: Path = Field(Path(".quayside"), validation_alias="QUAYSIDE_HOME")
     database_url: SecretStr | None = Field(None, validation_alias="QUAYSIDE_DATABASE_URL")

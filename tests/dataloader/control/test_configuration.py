@@ -104,6 +104,18 @@ def test_every_problem_of_a_source_is_named() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.unit
+def test_a_secret_is_stored_by_name_alone() -> None:
+    # case 38
+    good = {"host": "SHOP_HOST", "port": 5432, "path": {"value": "/data"}, "password": "SHOP_PASSWORD"}
+    assert source_problems({"db_config_key": "s", "db_type": "csv", "db_config_value": good}) == []
+    for value in ({"value": "hunter2"}, 12345):
+        row = {"db_config_key": "s", "db_type": "csv", "db_config_value": {"password": value}}
+        assert source_problems(row) == ["password has to be the name of a secret, not the secret"]
+    row = {"db_config_key": "s", "db_type": "csv", "db_config_value": {"path": ["/data"]}}
+    assert source_problems(row) == ['path is neither the name of a secret nor {"value": …}']
+
+
 @pytest.mark.integration
 def test_saving_again_changes_nothing_and_is_one_row(control: Any) -> None:
     assert (

@@ -75,6 +75,8 @@ def test_a_control_database_of_its_own(lakebase: Settings, session_settings: Set
     with LakebaseClient(lakebase, patience_seconds=0) as client, pytest.raises(SettingsError) as refused:
         client.get_control_tables()
     assert "Correct the LAKEBASE variables" in str(refused.value)
+    with pytest.raises(SettingsError, match="Correct the LAKEBASE variables"):
+        migrate(lakebase, SCHEMA)
 
 
 @pytest.mark.integration

@@ -134,8 +134,10 @@ def source_problems(values: Mapping[str, Any]) -> list[str]:
     if values.get("db_type") not in DB_TYPES:
         found.append(f"db_type {values.get('db_type')!r} is none of {', '.join(DB_TYPES)}")
     fields = values.get("db_config_value")
-    if fields is not None and not (isinstance(fields, Mapping) and all(map(_is_field, fields.values()))):
-        found.append("db_config_value is not an object of connection fields and names of secrets")
+    if fields is None or not isinstance(fields, Mapping):
+        found += [] if fields is None else ["db_config_value is not an object of connection fields"]
+    else:
+        found += _field_problems(fields)
     found += _whole_numbers(values, *_POSITIVE, least=1)
     return found
 
@@ -145,6 +147,19 @@ def _is_field(value: Any) -> bool:
     if isinstance(value, Mapping):
         return value.keys() == {"value"} and not isinstance(value["value"], Mapping | list)
     return isinstance(value, str | int | float | bool)
+
+
+def _field_problems(fields: Mapping[str, Any]) -> Iterator[str]:
+    """Which fields a type has is the source's to say; that no secret is stored is said here."""
+    from quayside.dataloader.sources.fields import SECRET_FIELDS
+
+    for name, value in fields.items():
+        if name in SECRET_FIELDS and not isinstance(value, str):
+            yield f"{name} has to be the name of a secret, not the secret"
+        elif not isinstance(value, str | int | float | bool) and not (
+            isinstance(value, Mapping) and value.keys() == {"value"}
+        ):
+            yield f'{name} is neither the name of a secret nor {{"value": …}}'
 
 
 def save_source(con: Any, values: Mapping[str, Any]) -> Saved:

@@ -11,7 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from quayside.foundation.errors import ServiceUnavailableError, SettingsError, sentence
 
@@ -56,9 +57,21 @@ def control_settings(settings: Settings) -> Settings:
         account += ":" + quote(password.get_secret_value(), safe="")
     place = f"[{host}]" if ":" in host else quote(host, safe="")
     url = f"postgresql://{account}@{place}:{settings.lakebase_port}/{quote(settings.lakebase_database, safe='')}"
-    return settings.model_copy(
-        update={"database_url": SecretStr(url + ("" if local else "?sslmode=require"))}
-    )
+    secret = SecretStr(url + ("" if local else "?sslmode=require"))
+    values: dict[str, Any] = dict(settings) | {"database_url": secret}
+    return _control_class().model_construct(settings.model_fields_set, **values)
+
+
+@cache
+def _control_class() -> type[Settings]:
+    from quayside.foundation.settings import Settings
+
+    class ControlSettings(Settings):
+        """Settings whose errors name the variables that lead to the control database."""
+
+        database_variable: ClassVar[str] = "the LAKEBASE variables"
+
+    return ControlSettings
 
 
 class Connections:
@@ -155,22 +168,14 @@ class Connections:
         if not self._checked:
             ensure_schema(self._settings, SCHEMA)
             self._checked = True
-        settings = control_settings(self._settings)
-        try:
-            con: psycopg.Connection[Any] = connect(
-                settings,
-                connect_timeout=CONNECT_TIMEOUT_SECONDS,
-                autocommit=True,
-                row_factory=dict_row,
-                application_name="quayside dataloader control",
-                options=_OPTIONS,
-            )
-        except SettingsError as error:
-            if self._settings.lakebase_host is None:
-                raise
-            raise SettingsError(
-                str(error).replace("QUAYSIDE_DATABASE_URL", "the LAKEBASE variables")
-            ) from None
+        con: psycopg.Connection[Any] = connect(
+            control_settings(self._settings),
+            connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            autocommit=True,
+            row_factory=dict_row,
+            application_name="quayside dataloader control",
+            options=_OPTIONS,
+        )
         con.execute("SELECT set_config('control.changed_by', %s, false)", [actor()])
         return con
 

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 from quayside.dataloader.secrets import open_scope
-from quayside.dataloader.sources.fields import resolve_fields
+from quayside.dataloader.sources.fields import PROTECTION, resolve_fields
 from quayside.foundation.errors import InputError
 
 if TYPE_CHECKING:
@@ -57,6 +57,14 @@ def open_source(
     """`quayside.dataloader.sources.source.open_source`."""
     module = source_module(request.db_type)
     scope = open_scope(settings, request.db_kv_scope)
-    fields = resolve_fields(request.db_config_key, module.FIELDS, request.db_config_value, scope)
+    # Columns of the source's row; its db_config_value goes before them.
+    known = {field.name for field in module.FIELDS}
+    protection = {
+        field.name: getattr(request, field.name, None) for field in PROTECTION if field.name in known
+    }
+    values = {
+        name: value for name, value in protection.items() if value is not None
+    } | request.db_config_value
+    fields = resolve_fields(request.db_config_key, module.FIELDS, values, scope)
     with module.open(con, request, fields) as table:
         yield table

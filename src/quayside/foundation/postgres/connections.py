@@ -65,7 +65,7 @@ def connect(settings: Settings, **options: Any) -> psycopg.Connection[tuple[Any,
         text = _without_secret(sentence(error), settings)
         if any(sign in text for sign in ("authentication failed", "does not exist", "no password", "pg_hba")):
             raise SettingsError(
-                f"PostgreSQL refuses the connection: {text}. Correct QUAYSIDE_DATABASE_URL."
+                f"PostgreSQL refuses the connection: {text}. Correct {settings.database_variable}."
             ) from None
         raise ServiceUnavailableError(f"PostgreSQL takes no connection: {text}.") from None
     except psycopg.ProgrammingError:  # its text quotes parts of the URL, which may be parts of the password
