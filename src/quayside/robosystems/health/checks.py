@@ -157,10 +157,10 @@ CHECKS: Final[tuple[Check, ...]] = (
         SELECT s.graph_id, count(*) || ' hours' FROM robosystems.subscriptions AS s
         JOIN robosystems.accounts AS a ON a.graph_id = s.graph_id
         CROSS JOIN generate_series(date_trunc('hour', %(now)s::timestamptz, 'UTC') - interval '168 hours',
-                                   date_trunc('hour', %(now)s::timestamptz, 'UTC') - interval '2 hours', '1 hour') AS hour
-        LEFT JOIN robosystems.usage_snapshots AS u ON u.hour = hour AND u.account_id = a.id
-        WHERE s.resource_type = 'graph' AND s.activated_at < hour + interval '1 hour' AND u.total_bytes IS NULL
-          AND {state_at("hour + interval '1 hour' - interval '1 microsecond'")} IN {_LIVE}
+                                   date_trunc('hour', %(now)s::timestamptz, 'UTC') - interval '2 hours', '1 hour') AS h (hour)
+        LEFT JOIN robosystems.usage_snapshots AS u ON u.hour = h.hour AND u.account_id = a.id
+        WHERE s.resource_type = 'graph' AND s.activated_at < h.hour + interval '1 hour' AND u.total_bytes IS NULL
+          AND {state_at("h.hour + interval '1 hour' - interval '1 microsecond'")} IN {_LIVE}
         GROUP BY s.graph_id ORDER BY s.graph_id
         """,
     ),
