@@ -29,7 +29,8 @@ def rows(shared_con: duckdb.DuckDBPyConnection) -> Callable[..., list[tuple[Any,
     def read(table: SourceTable, *relation: Any, **options: Any) -> list[tuple[Any, ...]]:
         shared_con.execute("BEGIN")
         try:
-            return sorted(shared_con.execute(f"FROM {table.relation(*relation, **options)}").fetchall())
+            found = shared_con.execute(f"FROM {table.relation(*relation, **options)}").fetchall()
+            return sorted(found, key=lambda row: [(value is None, value) for value in row])
         finally:
             shared_con.execute("ROLLBACK")
 

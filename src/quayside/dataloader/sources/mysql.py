@@ -107,6 +107,8 @@ class MySQLTable:
         self._fields = fields
         self._readers = readers
         self._source = request.db_config_key
+        self._mariadb: bool | None = None
+        self._timeout = whole(self._source, fields, "statement_timeout_seconds")
         [[now, local, version]] = self._fetch(
             "SELECT CAST(UTC_TIMESTAMP(6) AS CHAR) AS a, CAST(COALESCE(CONVERT_TZ(UTC_TIMESTAMP(6), '+00:00', "
             "@@global.time_zone), UTC_TIMESTAMP(6)) AS CHAR) AS b, VERSION() AS c"
@@ -114,7 +116,10 @@ class MySQLTable:
         self._clock = datetime.fromisoformat(now).replace(tzinfo=UTC)
         self._local_clock = datetime.fromisoformat(local)
         self._mariadb = "mariadb" in version.lower()
-        self._timeout = whole(self._source, fields, "statement_timeout_seconds")
+        if self._mariadb:
+            # Every statement is its own transaction then, which `_limited` makes a read-only one. The scanner would begin
+            # one that may write, and a function that a query calls can.
+            con.execute("SET mysql_enable_transactions = false")
         self._names: list[str] = []
         self._primary_key: list[str] = []
         if request.query:
@@ -234,7 +239,7 @@ class MySQLTable:
     def _describe_query(self) -> None:
         scanned = self._con.execute(
             f"DESCRIBE SELECT * FROM mysql_query({literal(self._readers[0])}, "
-            f"{literal(f'SELECT * FROM {self._from} LIMIT 0')})"
+            f"{literal(self._limited(f'SELECT * FROM {self._from} LIMIT 0'))})"
         ).fetchall()
         names, types = [row[0] for row in scanned], [row[1] for row in scanned]
         check_columns(self._source, names)
@@ -265,7 +270,7 @@ class MySQLTable:
 
         try:
             return self._con.execute(
-                f"SELECT * FROM mysql_query({literal(self._readers[0])}, {literal(statement)})"
+                f"SELECT * FROM mysql_query({literal(self._readers[0])}, {literal(self._limited(statement))})"
             ).fetchall()
         except duckdb.Error as error:
             raise _meaning(str(error), self._source, self._fields) from None
@@ -279,7 +284,7 @@ class MySQLTable:
         inner = f"SELECT {expression} AS c FROM ({statement}) AS ends"
         try:
             row = self._con.execute(
-                f"SELECT {cast} FROM mysql_query({literal(self._readers[0])}, {literal(inner)})"
+                f"SELECT {cast} FROM mysql_query({literal(self._readers[0])}, {literal(self._limited(inner))})"
             ).fetchone()
         except duckdb.Error as error:
             raise self.explain(error) or _meaning(str(error), self._source, self._fields) from None
@@ -294,11 +299,14 @@ class MySQLTable:
         return f"{name}::{arrival.type}"
 
     def _limited(self, select: str) -> str:
-        """With the statement timeout, and a name by which a database administrator finds it."""
+        """Read-only, with the statement timeout, and a name by which a database administrator finds it."""
         application = re.sub(r"[^\w .-]", "", self._fields["application_name"])
         body = select.removeprefix("SELECT ")
+        if self._mariadb is None:  # which it is, is the first question
+            return select
         if self._mariadb:
-            return f"SET STATEMENT max_statement_time = {self._timeout} FOR SELECT /* {application} */ {body}"
+            limits = f"tx_read_only = 1, max_statement_time = {self._timeout}"
+            return f"SET STATEMENT {limits} FOR SELECT /* {application} */ {body}"
         return f"SELECT /*+ MAX_EXECUTION_TIME({self._timeout * 1000}) */ /* {application} */ {body}"
 
     def _parts(self, where: Predicate) -> list[str]:
@@ -383,7 +391,7 @@ def _meaning(text: str, source: str, fields: Mapping[str, str]) -> QuaysideError
         re.sub(r'^.*?(?:query|database) ".*": ', "", text.strip(), flags=re.DOTALL), fields
     )
     said = (said.splitlines() or lines)[0].strip().rstrip(".")
-    words = text.lower()
+    words = said.lower()
     if any(sign in words for sign in _DENIED):
         return SourceRefusedError(f"Source {source} refuses: {said}.")
     if any(sign in words for sign in _LOST):
