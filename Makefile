@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export UV_SYSTEM_CERTS := 1
 export UV_NO_PROGRESS := 1
 
-.PHONY: help env spark demo test test-fast up stop lint format docs lock bench-kycc bench-credit bench-refinement bench-startup bench-launcher bench-learning faults-kycc faults-dataloader clean
+.PHONY: help env spark demo test test-fast up stop lint format docs lock bench-kycc bench-credit bench-refinement bench-startup bench-launcher bench-drain bench-learning faults-kycc faults-dataloader clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ bench-learning: env  ## time and memory from labels to a refined card
 
 bench-launcher: env  ## runs per minute of Dagster's launcher and of ours, 35 minutes
 	$(BIN)/python -W ignore -m benchmarks.launcher
+
+bench-drain: env  ## thousands of small tables due at once, drained by the daemon: tables per minute, CPU per table
+	$(BIN)/python -W ignore -m benchmarks.dataloader_drain
 
 bench-credit: env  ## our bins, model and points beside optbinning + logistic regression on public credit data
 	$(BIN)/python -m benchmarks.credit
