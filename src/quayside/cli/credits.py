@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from quayside.cli import keys, provision
+
 if TYPE_CHECKING:
     import psycopg
 
@@ -26,6 +28,8 @@ bill_app = typer.Typer(
     help="Run a part of billing for a period; again changes nothing.", no_args_is_help=True
 )
 app.add_typer(bill_app, name="bill")
+app.add_typer(provision.app, name="provision")
+app.add_typer(keys.app, name="keys")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Graph = Annotated[str, typer.Argument(help="Id of a graph; a subgraph's parent pays.")]

@@ -51,6 +51,7 @@ class QuickBooksClient:
             for kind, records in found.items()
         }
         last = max((_changed(r) for records in changed.values() for r in records), default=None)
+        end = "" if last is None else last.isoformat()
         parts = [
             (kind, records[start : start + _PAGE])
             for kind, records in changed.items()
@@ -59,8 +60,7 @@ class QuickBooksClient:
         for number, (kind, part) in enumerate(parts, 1):
             rows = _accounts(part) if kind == "Account" else _lines(part)
             # One cursor for both kinds, and so only after the last of them.
-            done = number == len(parts) and last is not None
-            yield Batch(kind, rows, last.isoformat() if done else cursor or "")
+            yield Batch(kind, rows, end if number == len(parts) else cursor or "")
 
     def _records(self, kind: str, cursor: str | None) -> Iterator[dict[str, Any]]:
         for where, document in self._documents(kind, cursor):
