@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -86,17 +87,22 @@ def test_a_result_survives_a_connection_that_is_lost_on_the_way(control: Any) ->
     config = control.table()
     attempt = control.begun(config)
     tries: list[int] = []
+    losses = [
+        "SELECT pg_terminate_backend(pg_backend_pid())",
+        "SET LOCAL idle_in_transaction_session_timeout = 1",
+    ]
 
     def write(con: Any) -> None:
         from quayside.dataloader.control import attempts
 
         attempts.succeed(con, config, 1, control.loaded())
         tries.append(1)
-        if len(tries) == 1:
-            con.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        if losses:
+            con.execute(losses.pop())
+            select.select([con], [], [], 10)  # until the server has said good-bye
 
     attempt._connections.retrying(write)
-    assert len(tries) == 2
+    assert len(tries) == 3
     assert [h["load_status"] for h in control.history(config)] == ["Succeeded"]
 
 

@@ -124,9 +124,12 @@ class Connections:
         con = self.take()
         try:
             yield con
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        except psycopg.Error as error:
+            gave_up = con.broken or isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+            self.give_back(con)
+            if not gave_up:
+                raise
             # Lost connections, shut-downs, time-outs, deadlocks: all of it may go better another time.
-            con.close()
             raise ServiceUnavailableError(
                 f"The control database gave up: {sentence(error).rstrip('.')}. Look at it with `quayside doctor`."
             ) from error
