@@ -57,7 +57,9 @@ def load_table(
 
     Args:
         fence: held around each commit; None = nobody can give the attempt up.
-        con: a connection of the settings' lake, or a cursor of one, kept open for the next load; None = a new one.
+        con: a connection of the settings' lake, kept open for the next load; None = a new one. Loads at the same time
+            need a DuckDB each: cursors of one share DuckLake's catalog, which does not bear tables being made meanwhile
+            (https://github.com/duckdb/ducklake/issues/1404).
         source, destination: opened already, on `con`; None = as the request says.
         on_progress: called about once a second with rows done and rows in total (None = not known), from another thread.
         cancelled: asked several times a second; once it says yes, the running statement is interrupted.

@@ -260,7 +260,7 @@ class DuckLakeDestination:
 
         wanted = "SELECT count(*) FROM duckdb_schemas() WHERE database_name = ? AND schema_name = ?"
         if not self._scalar(wanted, CATALOG, self._schema):
-            # Two at once, and DuckLake commits tables into a schema that it then does not find.
+            # One at a time, since each of several would be a conflict for the others.
             lake.transaction(create, self.con, lock="quayside.dataloader.schemas")
 
     def _create(self, columns: Mapping[str, str], *, replace: bool) -> None:
