@@ -273,8 +273,21 @@ def test_failures_count_until_a_success_and_messages_hold_no_secret(control: Any
     told = str([control.row(config), control.history(config)])
     assert "hunter2" not in told
     assert "pw12345" not in told
-    control.begun(config).succeed(control.loaded())
+    control.begun(config).succeed(control.loaded(warnings=["password=hunter2-hunter2 is old"]))
     assert control.row(config)["retry_count"] == 0
+    assert "hunter2" not in str([control.row(config), control.history(config)])
+
+
+def test_an_outcome_is_kept_whatever_the_source_put_into_it(control: Any) -> None:
+    control.source()
+    config = control.table()
+    control.begun(config).fail("value 'a\0b\ud800' " + "x" * 10_000)
+    message = control.row(config)["last_status_message"]
+    assert message.startswith("value 'a\ufffdb?'")
+    assert len(message) == 4000
+    control.client.reset_for_retry(config, "zero \0 byte")
+    control.begun(config).succeed(control.loaded(warnings=["a\0b\ud800"], columns={"c\0": "VARCHAR"}))
+    assert control.history(config)[1]["result"]["columns"] == {"c\ufffd": "VARCHAR"}
 
 
 def test_a_review_waits_for_a_person(control: Any) -> None:

@@ -11,7 +11,7 @@ import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from quayside.dataloader.control.rows import REQUEST_COLUMNS, Row, fenced, run_id_of
+from quayside.dataloader.control.rows import REQUEST_COLUMNS, Row, fenced, run_id_of, storable
 from quayside.foundation.errors import UsageError
 
 if TYPE_CHECKING:
@@ -226,13 +226,14 @@ def succeed(con: Any, config_id: int, attempt: int, result: LoadResult) -> datet
         due, problem = row["next_load_date_time"], None  # somebody asked for another load meanwhile
     else:
         due, problem = schedule_of(row["load_cron"], row["load_timezone"], began)
+    told = storable(result.to_json()) | {"warnings": [kept(warning) for warning in result.warnings]}
     con.execute(_CHANGE_SOURCE)
     con.execute(
         _SUCCEED,
         {
             "config_id": config_id,
             "attempt": attempt,
-            "message": summary(result),
+            "message": kept(summary(result)),
             "next": due,
             "problem": problem,
             "was_full": row["attempt_load_full"],
@@ -247,7 +248,7 @@ def succeed(con: Any, config_id: int, attempt: int, result: LoadResult) -> datet
             "rows_deleted": result.rows_deleted,
             "rows_total": result.rows_total,
             "bytes_written": result.bytes_written,
-            "result": json.dumps(result.to_json(), default=str),
+            "result": json.dumps(told, default=str),
         },
     )
     return due
@@ -269,8 +270,6 @@ def end(
     Raises:
         FencedError: the row has moved on, or with `only_expired` its lease was extended meanwhile.
     """
-    from quayside.foundation.secrets import redact
-
     row = read(con, config_id, attempt, lock=True)
     if row is not None and row["load_status"] in ("Failed", "Cancelled") and row["attempt"] == attempt:
         return  # closed before, by a monitor or before the connection was lost
@@ -290,7 +289,7 @@ def end(
         {
             "config_id": config_id,
             "attempt": attempt,
-            "message": redact(message)[:MESSAGE_CHARACTERS],
+            "message": kept(message),
             "outcome": outcome,
             "release": release,
             "counts": not release,
@@ -325,13 +324,20 @@ def note(con: Any, config_id: int, attempt: int, metadata_id: int, values: dict[
     if not values:
         return
     columns = ", ".join(f"{name} = %({name})s" for name in sorted(values))
-    bound = values | {"metadata_id": metadata_id, "config_id": config_id, "attempt": attempt}
+    bound = storable(values) | {"metadata_id": metadata_id, "config_id": config_id, "attempt": attempt}
     statement = (
         f"UPDATE control.historical_metadata SET {columns} "
         f"WHERE id = %(metadata_id)s AND {_MINE} AND load_status IS NULL"
     )
     if con.execute(statement, bound).rowcount == 0:
         raise fenced(config_id, attempt, read(con, config_id, attempt))
+
+
+def kept(message: str) -> str:
+    """A message as it is stored: without secrets, of bounded length, in characters that can be stored."""
+    from quayside.foundation.secrets import redact
+
+    return storable(redact(message)[:MESSAGE_CHARACTERS])
 
 
 def summary(result: LoadResult) -> str:
@@ -346,4 +352,4 @@ def summary(result: LoadResult) -> str:
             text += f", {result.rows_deleted:,} deleted"
     if result.capped:
         text += " (CAPPED by QUAYSIDE_DATALOADER_ROW_CAP: not the whole table)"
-    return " | ".join([text, *result.warnings, *result.schema_changes])[:MESSAGE_CHARACTERS]
+    return " | ".join([text, *result.warnings, *result.schema_changes])

@@ -111,3 +111,17 @@ def fenced(config_id: int, attempt: int, row: Row | None) -> FencedError:
         f"Attempt {attempt} of config {config_id} was given up and writes nothing: the row is at attempt "
         f"{row['attempt']}, {row['last_status'] or 'waiting to be due'}."
     )
+
+
+def storable(value: Any) -> Any:
+    """A value of JSON's types with what PostgreSQL cannot store (zero bytes, halves of surrogates) replaced.
+
+    Messages quote what sources hold; an outcome must not be lost over that.
+    """
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+    if isinstance(value, dict):
+        return {storable(key): storable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [storable(item) for item in value]
+    return value

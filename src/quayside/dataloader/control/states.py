@@ -40,19 +40,19 @@ def request_stop(con: Any, config_id: int, reason: str) -> bool:
         "UPDATE control.table_control SET stop_requested = %s WHERE config_id = %s "
         "AND last_status IN ('Queued', 'In Progress')"
     )
-    return con.execute(statement, (reason, config_id)).rowcount == 1
+    return con.execute(statement, (attempts.kept(reason), config_id)).rowcount == 1
 
 
 def _of_failed(con: Any, config_id: int, change: str, reason: str, values: dict[str, Any]) -> None:
-    from quayside.foundation.secrets import redact
-
     statement = (
         f"UPDATE control.table_control SET {change}, last_status_message = %(reason)s, "
         "last_status_date_time = clock_timestamp() WHERE config_id = %(config_id)s AND last_status = 'Failed'"
     )
-    message = redact(reason)[: attempts.MESSAGE_CHARACTERS]
     con.execute("SELECT set_config('control.change_source', 'status_reset', true)")
-    if con.execute(statement, values | {"config_id": config_id, "reason": message}).rowcount == 1:
+    if (
+        con.execute(statement, values | {"config_id": config_id, "reason": attempts.kept(reason)}).rowcount
+        == 1
+    ):
         return
     row = attempts.read(con, config_id, 0)
     if row is None:
