@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.events import JobFailureData
 from tests.dataloader.dagster.conftest import Control, add_run, make_runs, tick
 
 from quayside.dataloader.dagster.monitors import longqueued_monitor, longrunning_monitor, reconcile_monitor
+from quayside.dataloader.dagster.resources import LakebaseResource
+from quayside.dataloader.dagster.run_status import run_canceled_sensor, run_failed_sensor
 from quayside.dataloader.dagster.sensors import master_sensor
+from quayside.dataloader.result import LoadResult
 
 pytestmark = pytest.mark.integration
 
@@ -23,6 +28,7 @@ QUEUED, STARTED, SUCCESS = (
 def test_a_tick_claims_requests_and_says_when_there_is_nothing(
     control: Control, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ):
+    # case 15 (a tick takes no more than its limit, whatever is due; the run queue bounds what runs at once)
     monkeypatch.setenv("DATALOADER_SENSOR_BATCH_SIZE", "2")
     control.source()
     first, second, third = (control.table(name, priority=p) for name, p in (("a", 5), ("b", 1), ("c", 3)))
@@ -199,6 +205,59 @@ def test_reconcile_closes_what_was_left_behind(control: Control, instance: dg.Da
     assert control.message(ids["dead"]).startswith("Worker lost: no heartbeat")
     assert "the worker wrote no outcome" in control.message(ids["over"])
     assert control.open_history() == 4
+
+
+@pytest.mark.parametrize("told_by", ["tags", "config", "row"])
+def test_a_run_that_ends_badly_takes_its_open_rows_along(
+    control: Control, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, told_by: str
+):
+    # cases 3 and 5 (with tags or config gone, the row that names the run is enough), 9 (what is over stays)
+    monkeypatch.setenv("DATALOADER_TABLES_PER_RUN", "5")
+    control.source()
+    ids = [control.table(name) for name in ("loading", "loaded", "waiting")]
+    [request] = tick(master_sensor, instance).run_requests
+    run = add_run(
+        instance,
+        STARTED,
+        str(request.job_name),
+        run_config=request.run_config if told_by == "config" else {"ops": "unreadable"},
+        tags=request.tags if told_by == "tags" else {},
+    )
+    for config_id in ids[:2]:
+        control.client.for_attempt(config_id, 1).begin(f"http://x/runs/{run.run_id}")
+    control.client.for_attempt(ids[1], 1).succeed(LoadResult("loaded", "full", 3))
+    status_of(run_canceled_sensor, instance, run)
+    waiting = "Queued" if told_by == "row" else "Failed"
+    assert [control.status(c) for c in ids] == ["Failed", "Succeeded", waiting]
+    assert control.message(ids[0]) == "Cancelled - its run was cancelled"
+    assert control.history(ids[0]) == [(1, "Cancelled")]
+
+
+def test_a_run_that_could_not_be_started_fails_its_row(control: Control, instance: dg.DagsterInstance):
+    control.source()
+    config_id = control.table("a")
+    [run] = make_runs(instance, tick(master_sensor, instance), STARTED)
+    status_of(run_failed_sensor, instance, run)
+    assert control.message(config_id) == "Its run failed: no such image"
+    assert control.history(config_id) == [(1, "Failed")]
+
+
+def status_of(sensor: Any, instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+    """What the daemon does when a run has ended."""
+    event = dg.DagsterEvent(
+        dg.DagsterEventType.RUN_FAILURE.value,
+        job_name=run.job_name,
+        message="no such image",
+        event_specific_data=JobFailureData(None),
+    )
+    context = dg.build_run_status_sensor_context(
+        sensor_name=sensor.name,
+        dagster_event=event,
+        dagster_instance=instance,
+        dagster_run=run,
+        resources={"lakebase": LakebaseResource()},
+    )
+    sensor(context.for_run_failure() if sensor is run_failed_sensor else context)
 
 
 def _ended(run: dg.DagsterRun) -> dg.DagsterEvent:
