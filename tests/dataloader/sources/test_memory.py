@@ -31,7 +31,7 @@ with open_source(load_settings(), con, LoadRequest.of_json(json.loads(sys.argv[1
     [rows] = con.execute(read.format(table.relation())).fetchone()
     print(rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
-ROWS, BYTES = 400_000, 600
+ROWS, BYTES = 60_000, 4000
 
 
 @pytest.mark.parametrize("kind", ["source_pg", "mariadb"])

@@ -51,6 +51,8 @@ def open(
     con: duckdb.DuckDBPyConnection, request: LoadRequest, fields: Mapping[str, str]
 ) -> Iterator[DuckTable]:
     """Open the request's files; see `quayside.dataloader.sources.source.Source.open`."""
+    import duckdb
+
     kind, source = request.db_type, request.db_config_key
     if request.query:
         raise InputError(
@@ -60,23 +62,35 @@ def open(
         where = "/".join(filter(None, [request.source_schema_name, request.source_table_name]))
         if ".." in Path(where).parts or where.startswith("/"):
             raise InputError(f"Table {where!r} leaves the path of source {source}: name something inside it.")
+
+        def explain(error: Exception) -> QuaysideError:
+            return _meaning(error, source, kind, where, fields)
+
         if fields["path"].startswith("s3://"):
             stack.enter_context(_s3(con, fields))
-            files = _remote(con, fields["path"].rstrip("/"), where, kind)
+            try:
+                files = _remote(con, fields["path"].rstrip("/"), where, kind)
+            except duckdb.Error as error:
+                raise explain(error) from None
         else:
             files = _local(Path(fields["path"]).expanduser(), where, kind)
         if not files:
             raise SourceRefusedError(f"Source {source} has no {kind} file at {where!r}.")
-
-        def explain(error: Exception) -> QuaysideError:
-            said = without_secrets(reason(error), fields)
-            kind_of = SourceUnavailableError if "HTTP" in said or "timeout" in said.lower() else InputError
-            return kind_of(f"{kind.upper()} file of source {source} ({where}) cannot be read: {said}.")
-
         listed = ", ".join(literal(name) for name in files)
         options = "".join(f", {name} := {value}" for name, value in _options(kind, source, fields).items())
         relation = f"{_READERS[kind]}([{listed}], union_by_name := true{options})"
         yield DuckTable(con, source, where, relation, explain, snapshot=True)
+
+
+def _meaning(
+    error: Exception, source: str, kind: str, where: str, fields: Mapping[str, str]
+) -> QuaysideError:
+    said = without_secrets(reason(error), fields)
+    if any(sign in said for sign in ("403", "401", "AccessDenied", "Permission")):
+        return SourceRefusedError(f"Source {source} refuses {where!r}: {said}.")
+    if any(sign in said for sign in ("HTTP", "connect", "imeout")):
+        return SourceUnavailableError(f"Source {source} does not answer for {where!r}: {said}.")
+    return InputError(f"{kind.upper()} file of source {source} ({where}) cannot be read: {said}.")
 
 
 def _options(kind: str, source: str, fields: Mapping[str, str]) -> dict[str, str]:
