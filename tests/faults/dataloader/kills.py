@@ -142,7 +142,7 @@ class Killer:
                     break
         finally:
             points.disarm()
-        until(lambda: not alive(victim), 10, f"the end of a killed {kill.kind}")
+        until(lambda: not alive(victim), 60, f"the end of a killed {kill.kind}")
         self.kinds[kill.kind] += 1
         self.phases[phase] += 1
         if place and place.config_id in self._names and phase != IDLE:

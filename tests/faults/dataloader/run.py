@@ -44,7 +44,7 @@ class Clerk(threading.Thread):
                 self.freed += self._platform.free_failed()
                 with self._platform.control() as con:
                     self.overdue.look(con)
-            except (psycopg.OperationalError, QuaysideError):
+            except (psycopg.OperationalError, psycopg.InterfaceError, QuaysideError):
                 continue  # the server was killed; next time
             except Exception as error:  # noqa: BLE001 - a clerk that dies silently would make everything else fail
                 self.problems.append(f"the clerk failed: {error!r}")
@@ -141,7 +141,7 @@ def _loaded_once(platform: Platform) -> bool:
                 "SELECT count(*) FROM control.table_control c WHERE NOT EXISTS (SELECT FROM control.historical_metadata h "
                 "WHERE h.config_id = c.config_id AND h.load_status = 'Succeeded')"
             ).fetchall()
-    except psycopg.OperationalError:
+    except (psycopg.OperationalError, psycopg.InterfaceError):
         return False
     return left == 0
 
@@ -154,7 +154,7 @@ def _rest(platform: Platform) -> None:
                     "SELECT count(*) FROM control.table_control "
                     "WHERE last_status IS DISTINCT FROM 'Succeeded' OR next_load_date_time IS NOT NULL"
                 ).fetchall()
-        except psycopg.OperationalError:
+        except (psycopg.OperationalError, psycopg.InterfaceError):
             return False
         return left == 0
 

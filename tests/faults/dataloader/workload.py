@@ -143,7 +143,7 @@ class Writers:
                 with psycopg.connect(self._url(), autocommit=True) as con:
                     while not self._stop.wait(self._pause):
                         one(con, rng)
-            except psycopg.OperationalError:
+            except (psycopg.OperationalError, psycopg.InterfaceError):
                 self._stop.wait(0.1)  # the server was killed; the transaction with it
             except Exception as error:  # noqa: BLE001 - a writer that dies silently would make a test of nothing
                 self.problems.append(f"a writer of the source failed: {error!r}")
@@ -177,7 +177,7 @@ def change(con: psycopg.Connection[Any], table: Table, kind: Change, rng: random
         # Committed now with a time hours ago, as by a transaction that took that long.
         "late": f"INSERT INTO {name} VALUES (%(id)s, clock_timestamp() - %(ago)s * interval '1 minute', %(amount)s, "
         "%(note)s, current_date)",
-        # Whole tenths of a second, so that many rows, of several transactions, have the same time.
+        # Whole seconds, so that many rows, of several transactions, have the same time.
         "append": f"INSERT INTO {name} SELECT %(id)s, greatest(max(updated_at), date_trunc('second', clock_timestamp())), "
         f"%(amount)s, %(note)s, current_date FROM {name}",
         "recent": f"INSERT INTO {name} VALUES (%(id)s, clock_timestamp(), %(amount)s, %(note)s, "
