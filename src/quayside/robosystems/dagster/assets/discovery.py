@@ -19,6 +19,8 @@ from quayside.robosystems.dagster.assets.sec import sec_company_facts
 
 _log = logging.getLogger(__name__)
 
+#: Jobs, and what `define_asset_job` makes, whose class has no public name.
+_JOBS: Final = (dg.JobDefinition, type(dg.define_asset_job("any")))
 ADAPTER_ASSETS: Final = [sec_company_facts, quickbooks_ledger, plaid_transactions]
 
 
@@ -28,7 +30,7 @@ def with_custom(base: dg.Definitions, package: ModuleType = assets) -> dg.Defini
     problems, merged = dict(found.problems), base
     for name, module in found.modules.items():
         try:
-            wider = dg.Definitions.merge(merged, dg.load_definitions_from_module(module))
+            wider = dg.Definitions.merge(merged, _definitions_in(module))
             dg.Definitions.validate_loadable(wider)
             merged = wider
         except Exception as error:  # noqa: BLE001 - somebody else's code: whatever is wrong with it is its problem
@@ -45,3 +47,18 @@ def with_custom(base: dg.Definitions, package: ModuleType = assets) -> dg.Defini
         for name, problem in sorted(problems.items())
     ]
     return dg.Definitions.merge(merged, dg.Definitions(assets=broken)) if broken else merged
+
+
+def _definitions_in(module: ModuleType) -> dg.Definitions:
+    """Whatever a module holds for Dagster, `Definitions` of its own included."""
+    values = list(vars(module).values())
+    return dg.Definitions.merge(
+        *(value for value in values if isinstance(value, dg.Definitions)),
+        dg.Definitions(
+            assets=dg.load_assets_from_modules([module]),
+            asset_checks=dg.load_asset_checks_from_modules([module]),
+            jobs=[v for v in values if isinstance(v, _JOBS)],
+            schedules=[v for v in values if isinstance(v, dg.ScheduleDefinition)],
+            sensors=[v for v in values if isinstance(v, dg.SensorDefinition)],
+        ),
+    )
