@@ -36,8 +36,8 @@ WHERE datname = current_database() AND pid <> pg_backend_pid()
 _NEW: Final = f"""
 CREATE TEMPORARY TABLE quayside_events ON COMMIT DROP AS
 SELECT e.source, e.event_id, e.kind, e.recorded_at, (e.occurred_at AT TIME ZONE 'UTC')::date AS day, e.occurred_at,
-       a.id AS account_id, e.quantity * p.value AS credits,
-       CASE WHEN a.id IS NULL THEN 'no account for subject ' || e.subject
+       coalesce(u.account_id, a.id) AS account_id, e.quantity * p.value AS credits,
+       CASE WHEN coalesce(u.account_id, a.id) IS NULL THEN 'no account for subject ' || e.subject
             WHEN p.value IS NULL THEN 'no price event.' || e.kind END AS reason
 FROM (
     SELECT * FROM usage.events AS e
@@ -46,8 +46,7 @@ FROM (
 ) AS e
 LEFT JOIN robosystems.usage_subjects AS u ON u.subject = e.subject
 LEFT JOIN robosystems.graphs AS g ON g.graph_id = e.subject
-LEFT JOIN robosystems.accounts AS a
-    ON CASE WHEN u.account_id IS NULL THEN a.graph_id = coalesce(g.parent_graph_id, e.subject) ELSE a.id = u.account_id END
+LEFT JOIN robosystems.accounts AS a ON a.graph_id = coalesce(g.parent_graph_id, e.subject)
 LEFT JOIN {PRICE_RANGES} AS p
     ON p.code = 'event.' || e.kind AND e.occurred_at >= p.effective_from AND e.occurred_at < p.effective_until
 """
