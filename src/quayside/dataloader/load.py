@@ -18,8 +18,8 @@ from quayside.dataloader.errors import CancelledError
 from quayside.dataloader.result import LoadResult
 from quayside.dataloader.strategies import strategy_of
 from quayside.dataloader.strategies.strategy import Done, Load
-from quayside.foundation.errors import InputError
-from quayside.foundation.lake.sql import identifier
+from quayside.foundation.errors import InputError, ServiceUnavailableError
+from quayside.foundation.lake.sql import identifier, reason
 
 if TYPE_CHECKING:
     import duckdb
@@ -141,6 +141,8 @@ def _explained(source: SourceTable, watched: Cancelling) -> Iterator[None]:
     """Turn errors of DuckDB into what they mean here."""
     import duckdb
 
+    from quayside.foundation.lake.conflicts import is_connection_lost
+
     try:
         yield
     except duckdb.InterruptException:
@@ -149,4 +151,8 @@ def _explained(source: SourceTable, watched: Cancelling) -> Iterator[None]:
     except duckdb.Error as error:
         if (meant := source.explain(error)) is not None:
             raise meant from None
+        if is_connection_lost(error):
+            raise ServiceUnavailableError(
+                f"The lake's catalog does not answer: {reason(error)}. Nothing of this load is left half done; try again."
+            ) from error
         raise

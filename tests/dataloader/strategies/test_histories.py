@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.dataloader.tables import NOW, Table
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 LOADS = 5
 START = NOW.replace(tzinfo=None)

@@ -304,6 +304,7 @@ def test_the_row_cap_is_explicit_and_goes_on_from_the_lowest_cursors(new):
 # --- append_only ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [append_only.KEPT_DIGESTS, 1])
 @pytest.mark.parametrize("keyed", [True, False])
 def test_append_only_is_exact_at_equal_timestamps(new, keyed, kept, monkeypatch):
@@ -432,6 +433,7 @@ def test_check_and_load_notices_that_not_all_arrived(new):
 # --- deletes ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["incremental", "append_only", "rolling", "check_and_load"])
 def test_rows_that_are_gone_are_marked_once_and_restored_when_they_return(new, strategy):
     # case 22
@@ -515,6 +517,7 @@ def test_a_backfill_holds_every_row_and_hands_over(chunks):
     assert t.load(load_strategy="incremental").rows_updated == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("commits", [1, 3])
 def test_a_killed_backfill_goes_on_and_nobody_sees_it_before_its_end(chunks, commits):
     # cases 24, 25, 45 (a chunk and its mark are one commit)
@@ -539,6 +542,7 @@ def test_a_killed_backfill_goes_on_and_nobody_sees_it_before_its_end(chunks, com
     assert t.rows() == t.at_source()
 
 
+@pytest.mark.slow
 def test_a_row_that_moves_between_chunks_of_a_resumed_backfill_is_there_once(chunks):
     # case 24 (updates during the backfill)
     t = chunks(4, partition_column=None)
@@ -560,6 +564,7 @@ def test_a_backfill_that_was_swapped_in_before_the_control_row_knew_is_not_repea
     assert t.load(load_full=True).rows_inserted == 100
 
 
+@pytest.mark.slow
 def test_a_shadow_of_another_configuration_is_thrown_away(chunks):
     # case 24
     t = chunks(4)
@@ -571,6 +576,7 @@ def test_a_shadow_of_another_configuration_is_thrown_away(chunks):
     assert t.rows() == t.at_source()
 
 
+@pytest.mark.slow
 def test_a_backfill_by_numbers_hands_over_the_greatest_of_its_beginning(chunks):
     # case 24 (integer cursor)
     t = chunks(4, incremental_column="id", incremental_type="integer", partition_column=None)
@@ -595,6 +601,7 @@ def test_a_backfill_of_nothing(chunks):
 # --- scd2 -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("windowed", [True, False])
 def test_scd2_keeps_every_version_and_one_current(new, windowed):
     t = new("scd2", **(BY_TIME if windowed else {}), is_delete=True)
@@ -615,6 +622,11 @@ def test_scd2_keeps_every_version_and_one_current(new, windowed):
     put(t, (2, "back", at(0)))
     t.load()  # the source's clock stands still: no version is empty, none is written over
     assert t.rows("v, valid_from, valid_to", "id = 2") == [("a", NOW, later), ("back", later, None)]
+    t.execute("DELETE FROM src WHERE id = 2")
+    t.load()
+    put(t, (2, "again", at(0)))
+    t.load()
+    assert t.rows("v", "id = 2 AND valid_to IS DISTINCT FROM valid_from") == [("a",), ("again",), ("back",)]
     assert t.rows("id, v, upd", "is_current") == t.at_source()
     assert t.load(load_full=True).outcome == "unchanged"
 
