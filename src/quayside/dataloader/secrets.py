@@ -63,6 +63,7 @@ Opener = Callable[["Settings", str], Scope]
 
 #: Kind → the function that opens it, or the module that has one called ``open_scope``.
 SCOPES: Final[dict[str, Opener | str]] = {
+    "azure-keyvault": "quayside.dataloader.azure_keyvault",
     "env": lambda _, argument: EnvironmentScope(argument),
     "file": lambda _, argument: FileScope(argument),
 }

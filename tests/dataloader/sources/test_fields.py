@@ -64,7 +64,7 @@ def test_a_scope_may_have_an_argument(monkeypatch: pytest.MonkeyPatch, tmp_path:
             {"host": "x"},
             "vault",
             SettingsError,
-            "no scope of secrets 'vault': db_kv_scope is one of env, file",
+            "no scope of secrets 'vault': db_kv_scope is one of azure-keyvault, env, file",
         ),
         (
             {"host": {"value": "h"}, "password": {"value": SECRET}},

@@ -2,24 +2,29 @@
 
 ``db_config_value`` maps a field to the name of a secret. A number, or ``{"value": …}``, is the value itself; a field
 that is `plain` by its nature (a path, an option) always is. What is secret is taken by name alone, so that no password
-can be stored by mistake.
+can be stored by mistake. `BUNDLE` names one secret that holds several fields as JSON; a field of its own goes before it.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+
+from pydantic import SecretStr
 
 from quayside.dataloader.secrets import Scope
 from quayside.foundation.errors import InputError, SettingsError
 from quayside.foundation.secrets import remember
 
+#: In ``db_config_value`` of any ``db_type``: the name of a secret that is a JSON object, field → value.
+BUNDLE: Final = "secret_bundle"
 #: Fields that are secret wherever they occur: taken by name alone, and masked in every text. The others, also where they
 #: are resolved from a scope, say where a source is, and its errors would be of no use without them.
 SECRET_FIELDS: Final = frozenset(
     {"password", "pem_private_key", "pem_passphrase", "token", "client_secret", "aws_access_key_id",
-     "aws_secret_access_key", "aws_session_token"}
+     "aws_secret_access_key", "aws_session_token", BUNDLE}
 )  # fmt: skip
 
 
@@ -63,6 +68,8 @@ def resolve_fields(
         SettingsError: a secret is missing; it and its field are named.
     """
     names = {alias: field for field in fields for alias in (field.name, *field.aliases)}
+    values = dict(values)
+    bundle = values.pop(BUNDLE, None)
     wrong = [f"{name} is not a field of it" for name in values if name not in names]
     given: dict[str, tuple[Field, Any]] = {}
     for name, value in values.items():
@@ -70,8 +77,18 @@ def resolve_fields(
             if names[name].name in given:
                 wrong.append(f"{names[name].name} is given twice")
             given[names[name].name] = (names[name], value)
-    wrong += [f"{f.name} is missing" for f in fields if f.required and f.name not in given]
     resolved = {f.name: f.default for f in fields if f.default is not None}
+    if bundle is not None:
+        bundled = _bundle(db_config_key, names, bundle, scope)
+        # What an error may show is masked from then on, also where a field of its own goes before it.
+        resolved |= bundled
+        wrong += [
+            f"{f.name} is missing, in the bundle too"
+            for f in fields
+            if f.required and f.name not in given.keys() | bundled.keys()
+        ]
+    else:
+        wrong += [f"{f.name} is missing" for f in fields if f.required and f.name not in given]
     for name, (field, value) in given.items():
         try:
             resolved[name] = _value(field, value, scope)
@@ -104,6 +121,37 @@ def _value(field: Field, value: Any, scope: Scope) -> str:
     if not isinstance(value, str | int | float):
         raise InputError('is neither the name of a secret nor {"value": …}')
     return str(value)
+
+
+def _bundle(db_config_key: str, names: Mapping[str, Field], name: Any, scope: Scope) -> dict[str, str]:
+    """The fields of the bundle; what it holds besides them belongs to somebody else."""
+    if not isinstance(name, str):
+        raise InputError(f"Field {BUNDLE} of source {db_config_key} has to be the name of a secret.")
+    try:
+        text = scope.get(name).get_secret_value()
+    except SettingsError as error:
+        raise SettingsError(f"Source {db_config_key}, field {BUNDLE}: {error}") from None
+    try:
+        values = json.loads(text)
+    except ValueError:  # its text would show the secret
+        values = None
+    if not isinstance(values, dict):
+        raise SettingsError(
+            f"Source {db_config_key}, field {BUNDLE}: secret {name} is no JSON object of field and value."
+        )
+    found: dict[str, str] = {}
+    for key, value in values.items():
+        field = names.get(key)
+        if field is None or value is None:
+            continue
+        if not isinstance(value, str | int | float):
+            raise SettingsError(
+                f"Source {db_config_key}, field {BUNDLE}: {key} in secret {name} is neither text nor a number."
+            )
+        found[field.name] = str(value).lower() if isinstance(value, bool) else str(value)
+        if field.secret:
+            remember(SecretStr(found[field.name]))
+    return found
 
 
 def whole(db_config_key: str, fields: Mapping[str, str], name: str, least: int = 1) -> int:
