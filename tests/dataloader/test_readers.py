@@ -45,8 +45,9 @@ class Looking:
         ).fetchall()
 
 
-@pytest.mark.parametrize("strategy", ["full", "rolling", "chunked_backfill"])
-@pytest.mark.parametrize("change", ["rows", "columns"])
+@pytest.mark.parametrize(
+    ("strategy", "change"), [("full", "columns"), ("rolling", "rows"), ("chunked_backfill", "columns")]
+)
 def test_readers_see_the_old_table_until_they_see_the_whole_new_one(
     shared_settings: Settings, shared_con: duckdb.DuckDBPyConnection, strategy: str, change: str
 ) -> None:
