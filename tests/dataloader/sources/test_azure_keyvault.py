@@ -77,7 +77,7 @@ def handler(vault: Vault) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def log_message(self, *_: Any) -> None: ...
+        def log_message(self, format: str, *args: Any) -> None: ...
 
         def answer(self, status: int, body: Any, **headers: str) -> None:
             text = json.dumps(body).encode()
@@ -201,12 +201,14 @@ def test_a_wrong_sign_in_is_said(vault: Vault, monkeypatch: pytest.MonkeyPatch):
 def test_a_vault_that_does_not_answer_may_answer_later(vault: Vault):
     vault.ill = True
     with pytest.raises(
-        ServiceUnavailableError, match="Secret the-password of the key vault .* cannot be read now"
+        ServiceUnavailableError, match=r"Secret the-password of the key vault .* cannot be read now"
     ):
         scope_of(vault).get("the-password")
     assert vault.asked.count("the-password") == 3
     nobody = open_scope(make_settings(), "azure-keyvault:https://127.0.0.1:1")
-    with pytest.raises(ServiceUnavailableError, match="Secret the-password .*127.0.0.1:1 .* does not answer"):
+    with pytest.raises(
+        ServiceUnavailableError, match=r"Secret the-password .*127.0.0.1:1 .* does not answer"
+    ):
         nobody.get("the-password")
 
 

@@ -51,6 +51,7 @@ def fill(quote: Callable[[str], str], place: str, names: list[str], type_: str) 
     return [f"CREATE TABLE {place} ({columns})", *(f"INSERT INTO {place} VALUES ({row})" for row in rows)]
 
 
+@pytest.mark.slow
 def test_postgresql_takes_every_name(source_pg: SourceServer, opened: Any, rows: Any):
     names = [*HOSTILE, LONG]
     source_pg.run(*[f"CREATE SCHEMA {ansi(name)}" for name in names])
@@ -72,6 +73,7 @@ def test_a_name_that_postgresql_would_cut_is_not_found(source_pg: SourceServer, 
         pass
 
 
+@pytest.mark.slow
 def test_mariadb_takes_every_name(mariadb: SourceServer, opened: Any, rows: Any):
     # It has no names outside the basic plane, and none that end in a blank.
     names = [*(name.replace(" 😀", "") for name in HOSTILE), LONG]

@@ -243,6 +243,7 @@ def test_columns_of_a_mariadb_query_lose_nothing(
         assert arrival(table, shared_con, "d")[1] is None
 
 
+@pytest.mark.slow
 def test_very_long_values_arrive_whole(
     source_pg: SourceServer, mariadb: SourceServer, opened: Any, shared_con: duckdb.DuckDBPyConnection
 ):
