@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
@@ -25,23 +25,30 @@ class Attempt:
 
 @dataclass
 class Overdue:
-    """How long rows were left behind, sampled while everything went on: the worst of each, in seconds."""
+    """How long rows stayed in a state that they have to leave, sampled while everything went on: the worst, in seconds.
+
+    A worker that beats and does not load any more is found by nobody's lease: hence the time in progress as well.
+    """
 
     queued_seconds: float = 0.0
+    in_progress_seconds: float = 0.0
     lease_expired_seconds: float = 0.0
-    rows: set[int] = field(default_factory=set)
 
     def look(self, con: psycopg.Connection[Any]) -> None:
-        for config_id, status, waited, expired in con.execute(
-            "SELECT config_id, last_status, extract(epoch FROM now() - last_status_date_time)::float8, "
+        for status, waited, expired in con.execute(
+            "SELECT last_status, extract(epoch FROM now() - last_status_date_time)::float8, "
             "extract(epoch FROM now() - lease_expires_at)::float8 "
             "FROM control.table_control WHERE last_status IN ('Queued', 'In Progress')"
         ).fetchall():
             if status == "Queued":
                 self.queued_seconds = max(self.queued_seconds, waited)
-            elif expired > 0:
+            else:
+                self.in_progress_seconds = max(self.in_progress_seconds, waited)
                 self.lease_expired_seconds = max(self.lease_expired_seconds, expired)
-                self.rows.add(config_id)
+
+    @property
+    def longest(self) -> float:
+        return max(self.queued_seconds, self.in_progress_seconds, self.lease_expired_seconds)
 
 
 def history(con: psycopg.Connection[Any]) -> list[Attempt]:

@@ -100,8 +100,7 @@ def run(
         with platform.control() as con:
             problems += books.problems(con, names)
             report |= _figures(con)
-        longest = max(clerk.overdue.lease_expired_seconds, clerk.overdue.queued_seconds)
-        if longest > bound_seconds:
+        if clerk.overdue.longest > bound_seconds:
             problems.append(f"rows were left behind for longer than {bound_seconds:.0f} s: {clerk.overdue}")
         report |= {
             "kills": killer.count,
@@ -115,6 +114,7 @@ def run(
             "failed_rows_freed": clerk.freed,
             "longest_after_lease_seconds": round(clerk.overdue.lease_expired_seconds, 1),
             "longest_queued_seconds": round(clerk.overdue.queued_seconds, 1),
+            "longest_in_progress_seconds": round(clerk.overdue.in_progress_seconds, 1),
             "problems": problems,
         }
         if problems:
