@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export UV_SYSTEM_CERTS := 1
 export UV_NO_PROGRESS := 1
 
-.PHONY: help env spark demo test test-fast up stop lint format docs lock bench-kycc bench-credit bench-refinement bench-startup bench-launcher bench-drain bench-learning faults-kycc faults-dataloader clean
+.PHONY: help env spark demo test test-fast up stop lint format docs lock bench-kycc bench-credit bench-refinement bench-startup bench-launcher bench-drain bench-learning faults-kycc faults-dataloader faults-billing histories simulate-year bench-billing clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -74,6 +74,18 @@ bench-startup: env  ## what starting the command and loading a location costs
 
 faults-kycc: env  ## kill KYCC at random moments (SEED=, KILLS=), then compare with an undisturbed run
 	$(BIN)/python -m tests.faults.kycc --kills $(or $(KILLS),60) --seed $(or $(SEED),1)
+
+faults-billing: env  ## kill billing at random moments (SEED=, KILLS=), then compare its books with undisturbed ones
+	$(BIN)/python -W ignore -m tests.faults.billing --kills $(or $(KILLS),200) --seed $(or $(SEED),1)
+
+histories: env  ## random histories of graphs, in the ledger and in a plain model (SEED=, HISTORIES=)
+	$(BIN)/python -m tests.robosystems.histories --histories $(or $(HISTORIES),2000) --seed $(or $(SEED),1)
+
+simulate-year: env  ## twelve months of billing for a thousand graphs (SEED=, GRAPHS=), reconciled
+	$(BIN)/python -m tests.robosystems.year --graphs $(or $(GRAPHS),1000) --seed $(or $(SEED),1)
+
+bench-billing: env  ## storage bills, allowances, events and consumes at 1k, 10k and 100k graphs, beside pgledger-style functions
+	$(BIN)/python -m benchmarks.billing
 
 faults-dataloader: env  ## kill DataLoader at random moments while its source changes (SEED=, KILLS=), 25 minutes
 	$(BIN)/python -W ignore -m tests.faults.dataloader --kills $(or $(KILLS),200) --seed $(or $(SEED),1)

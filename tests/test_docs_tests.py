@@ -12,7 +12,14 @@ pytestmark = pytest.mark.unit
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("page, below", [("docs/kycc/failures.md", "tests/kycc"), ("docs/dataloader/failures.md", "tests/dataloader")])
+@pytest.mark.parametrize(
+    "page, below",
+    [
+        ("docs/kycc/failures.md", "tests/kycc"),
+        ("docs/dataloader/failures.md", "tests/dataloader"),
+        ("docs/robosystems/failures.md", "tests/robosystems"),
+    ],
+)
 def test_every_test_a_page_names_exists(page: str, below: str) -> None:
     text = (ROOT / page).read_text("utf-8")
     rows = re.findall(r"^\| (\d+) \|", text, re.MULTILINE)
