@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import traceback
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,10 +21,9 @@ from quayside.dataloader.errors import (
     CancelledError,
     DriverMissingError,
     FencedError,
-    SourceUnavailableError,
 )
 from quayside.dataloader.worker_heartbeat import BEATS_IN_A_LEASE, Heartbeat, Progress
-from quayside.foundation.errors import QuaysideError, SettingsError, sentence
+from quayside.foundation.errors import QuaysideError, ServiceUnavailableError, SettingsError, sentence
 from quayside.foundation.secrets import redact
 
 if TYPE_CHECKING:
@@ -37,9 +37,11 @@ if TYPE_CHECKING:
 #: How a table ended. ``Fenced``: its row had moved on, so nothing was written, neither here nor there.
 Ending = Literal["Succeeded", "Failed", "Cancelled", "Fenced"]
 
-#: What is wrong with the database and not with one of its tables: the others of a batch are not even tried.
-OF_THE_SOURCE: Final = (SettingsError, SourceUnavailableError, DriverMissingError)
-
+#: What is wrong for every table of a batch at once: the others are not even tried.
+_FOR_ALL: Final = (SettingsError, DriverMissingError)
+#: So many tables that failed with the same sentence, and none that was loaded, mean the same: the database does not answer, or
+#: refuses the password, and would lock the account if asked fifty times.
+_STRIKES: Final = 3
 #: From being told to stop until a table is left behind, whatever its thread is in.
 GRACE_SECONDS: Final = 8.0
 #: How long the row of such a table is tried to be closed.
@@ -124,6 +126,8 @@ class Worker:
         self._changed = threading.Condition()
         #: What keeps every table from loading, once it is known.
         self._hopeless: str | None = None
+        self._strikes: Counter[str] = Counter()
+        self._loaded = False
 
     def run(self) -> list[Outcome]:
         """Load every table; one outcome for each, in the order in which they were asked for.
@@ -153,6 +157,10 @@ class Worker:
                 thread.start()
             with self._changed:
                 while len(self._outcomes) < len(self._requests):
+                    if not any(thread.is_alive() for thread in threads):
+                        raise QuaysideError(
+                            "The threads of the worker died; its standard error says of what."
+                        )
                     self._changed.wait(_LOOK_EVERY_SECONDS)
                     for config_id in heartbeat.stuck(self._grace_seconds):
                         self._leave_behind(config_id)
@@ -187,9 +195,18 @@ class Worker:
         [request] = [r for r in self._requests if r.config_id == config_id]
         message = f"Cancelled - {self._stop.reason or 'it was told to stop'}; its source did not let go"
         client = LakebaseClient(self._settings, patience_seconds=_PATIENCE_SECONDS)
-        with client, suppress(QuaysideError):  # then its lease runs out, and reconcile_monitor closes the row
-            client.for_attempt(config_id, request.attempt).fail(message, outcome="Cancelled")
-        self._ended(Outcome(config_id, request.attempt, "Cancelled", message))
+        ending: Ending = "Cancelled"
+        with (
+            client,
+            suppress(ServiceUnavailableError),
+        ):  # then its lease runs out, and reconcile_monitor closes the row
+            try:
+                client.for_attempt(config_id, request.attempt).fail(message, outcome="Cancelled")
+            except FencedError as error:
+                if client.get_table_details(config_id)["last_status"] == "Succeeded":
+                    return  # it was through after all, and says so in a moment
+                ending, message = "Fenced", str(error)
+        self._ended(Outcome(config_id, request.attempt, ending, message))
 
     def _load(
         self,
@@ -236,12 +253,14 @@ class Worker:
             )
         except QuaysideError as error:
             message = redact(str(error))
-            if isinstance(error, OF_THE_SOURCE):
+            self._strikes[message] += 1
+            if isinstance(error, _FOR_ALL) or (self._strikes[message] >= _STRIKES and not self._loaded):
                 self._hopeless = self._hopeless or message
             return failed(message)
         except Exception as error:  # noqa: BLE001 - one table's surprise must not end its siblings; it is written down
             self._listener.say("".join(traceback.format_exception(error)))
             return failed(redact(f"{type(error).__name__}: {sentence(error)}"))
+        self._loaded = True
         return ended("Succeeded", summary(result), result)
 
     @contextmanager
@@ -252,8 +271,8 @@ class Worker:
         share = max(1, (self._settings.threads or os.cpu_count() or 1) // self._threads)
         try:
             database = Lake(self._settings).connect(threads=share)
-        except QuaysideError as error:
-            self._hopeless = redact(str(error))
+        except Exception as error:  # noqa: BLE001 - whatever it is, each table is told
+            self._hopeless = redact(sentence(error))
             yield None
             return
         with closing(database):

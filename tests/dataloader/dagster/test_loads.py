@@ -10,7 +10,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -177,20 +177,23 @@ def test_one_bad_table_of_a_batch(
     assert control.open_history() == 0
 
 
-def test_a_missing_secret_fails_a_batch_once(
-    control: Control, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("wrong", ["secret", "host"])
+def test_what_is_wrong_with_the_database_fails_a_batch_once(
+    control: Control, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, wrong: str
 ):
     # case 31
     monkeypatch.setenv("DATALOADER_TABLES_PER_RUN", "12")
-    monkeypatch.delenv("SALES_PASSWORD")
-    control.source()
+    if wrong == "secret":
+        monkeypatch.delenv("SALES_PASSWORD")
+    nobody = {"host": {"value": "127.0.0.1"}, "port": {"value": "1"}}
+    control.source(db_config_value=nobody if wrong == "host" else {})
     ids = [control.table(f"t{n}") for n in range(6)]
     [request] = tick(master_sensor, instance).run_requests
     result = run(instance, request)
     assert "Failed: 6 Failed. 6 × " in failure(result)
     assert {control.status(c) for c in ids} == {"Failed"}
     [message] = {control.message(c) for c in ids}
-    assert "SALES_PASSWORD" in message
+    assert ("SALES_PASSWORD" if wrong == "secret" else "Source sales does not answer") in message
 
 
 def test_a_planted_secret_is_nowhere(control: Control, instance: dg.DagsterInstance, tmp_path: Path):
@@ -232,6 +235,23 @@ with dg.DagsterInstance.get() as instance, capture_interrupts():
     defs.resolve_job_def(request["job"]).execute_in_process(
         run_config=request["config"], tags=request["tags"], run_id=request["run_id"], instance=instance)
 """
+
+
+#: The server is shared with other tests, the database is not.
+WAITING = (
+    "SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'relation' "
+    "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
+
+
+def workers(run: psutil.Process) -> list[psutil.Process]:
+    """The worker among what a run has started; the others copy its output."""
+    found = []
+    for process in run.children():
+        with suppress(psutil.Error):
+            if any("dataloader_pipe" in word for word in process.cmdline()):
+                found.append(process)
+    return found
 
 
 @contextmanager
@@ -276,8 +296,8 @@ def test_ended_in_the_middle(
     [request] = tick(master_sensor, instance).run_requests
     with connect(control.settings) as blocker, run_apart(instance, request, str(uuid.uuid4())) as process:
         blocker.execute(f"LOCK TABLE public.{name} IN ACCESS EXCLUSIVE MODE".encode())
-        until(lambda: control.execute("SELECT 1 FROM pg_locks WHERE NOT granted"), what="the load reads")
-        [worker] = [p for p in process.children() if any("dataloader_pipe" in word for word in p.cmdline())]
+        until(lambda: control.execute(WAITING), what="the load reads")
+        [worker] = workers(process)
         if what == "worker killed":
             worker.kill()
         elif what == "run killed":
