@@ -33,6 +33,7 @@ MODULES: Final[dict[str, str]] = {
     "mysql": "mysql",
     "parquet": "files",
     "postgresql": "postgresql",
+    "s3_iceberg": "s3_iceberg",
     "sqlite": "embedded",
 }
 
