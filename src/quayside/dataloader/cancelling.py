@@ -1,7 +1,8 @@
 """Stopping a load and saying how far it is, from a thread beside the one that loads.
 
 DuckDB runs a statement for as long as it takes; the thread interrupts it. It never does so during a commit: `hold` ends
-its right to interrupt before the destination's commit begins.
+its right to interrupt before the destination's commit begins. What waits inside a driver for a source that does not answer
+cannot be interrupted: the source's time-outs end it.
 """
 
 from __future__ import annotations
