@@ -303,7 +303,7 @@ class Harness:
         def work() -> None:
             watch_statements(fatal_statement)
             if self.without == "transaction":
-                psycopg.Connection.transaction = lambda *_, **__: nullcontext()  # pyright: ignore
+                psycopg.Connection.transaction = lambda *_, **__: nullcontext()  # pyright: ignore[reportAttributeAccessIssue]
             run_jobs(settings, self.folder)
 
         return fork(work)
@@ -443,9 +443,9 @@ class Harness:
 def meetings(settings: Settings, without: str | None) -> list[str]:
     """Two sessions at one account, at one key and at one series of invoices; what went wrong."""
     if without == "lock":
-        verbs._CONSUME = verbs._CONSUME.replace("FOR NO KEY UPDATE", "")  # pyright: ignore
+        verbs._CONSUME = verbs._CONSUME.replace("FOR NO KEY UPDATE", "")  # pyright: ignore[reportPrivateUsage, reportConstantRedefinition]
     if without == "key":
-        verbs._CONSUME = verbs._CONSUME.replace("ON CONFLICT (key) DO NOTHING", "")  # pyright: ignore
+        verbs._CONSUME = verbs._CONSUME.replace("ON CONFLICT (key) DO NOTHING", "")  # pyright: ignore[reportPrivateUsage, reportConstantRedefinition]
     found: list[str] = []
     at = START + timedelta(days=24)
 

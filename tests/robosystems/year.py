@@ -20,6 +20,7 @@ from decimal import Decimal
 from typing import Any
 
 import psycopg
+from tests.robosystems.books import BOOKS, GB, change_plan, move, subscribe
 
 from quayside.foundation.usage import UsageEvent, append
 from quayside.robosystems.billing import allocate, bill_overage, bill_storage, expire_credits
@@ -31,7 +32,6 @@ from quayside.robosystems.plans import plans
 from quayside.robosystems.reports import statement, usage_report
 from quayside.robosystems.reports.monthly import MOVEMENTS
 from quayside.robosystems.usage import meter
-from tests.robosystems.books import BOOKS, GB, change_plan, move, subscribe
 
 YEAR = datetime(2024, 1, 1, tzinfo=UTC)  # a leap year
 PLANS = ("standard", "large", "xlarge")

@@ -128,4 +128,5 @@ def _locked(con: psycopg.Connection[Any], key: str) -> Held:
     row = con.execute(_BY_KEY, [key]).fetchone()
     if row is None:
         raise NotFoundError(f"There is no reservation {key!r}.")
-    return Held(*row[:4], row[5])
+    state, graph_id, operation, amount, _, account = row
+    return Held(state, graph_id, operation, amount, account)

@@ -4,7 +4,6 @@ Opening balance and movements give the closing balance, and the closing balance 
 the numbered book of the account, and `statement` refuses to show one that does not.
 """
 
-
 from __future__ import annotations
 
 import io
