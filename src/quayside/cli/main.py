@@ -25,7 +25,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "lake": ("quayside.cli.lake:app", "The lake: tables, snapshots, query, export, publish, maintain."),
     "tables": ("quayside.cli.tables:app", "Tables that load by configuration: list, add, why, run, reset."),
     "kycc": ("quayside.cli.kycc:app", "Score trade counterparties: generate, ingest, score, explain."),
-    "credits": ("quayside.cli.credits:app", "Credits of graphs: balance, statement, grant, bill, report, health."),
+    "credits": ("quayside.cli.credits:app", "Credits of graphs: balance, statement, grant, bill, health."),
     "adapters": ("quayside.cli.adapters:app", "Adapters of outside services: list, new."),
 }
 
