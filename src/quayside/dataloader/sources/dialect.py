@@ -18,6 +18,7 @@ class Dialect:
         opening, closing: quotes of an identifier; a closing one inside the name is doubled.
         placeholder: parameter number n, counted from 1: ``?``, ``%s``, ``:1`` …
         value: a value as the driver takes it.
+        parameter: what stands in a condition for (placeholder, column, value), where that is more than the placeholder.
         escape_percent: the driver uses ``%`` itself, so that one in a name or query has to be doubled.
     """
 
@@ -25,6 +26,7 @@ class Dialect:
     closing: str = '"'
     placeholder: Callable[[int], str] = lambda _: "?"
     value: Callable[[Any], Any] = lambda value: value
+    parameter: Callable[[str, str, Any], str] = lambda placeholder, _column, _value: placeholder
     escape_percent: bool = False
 
     def quote(self, name: str) -> str:
@@ -41,20 +43,22 @@ class Dialect:
         conditions: list[str] = []
         values: list[Any] = []
 
-        def bind(value: Any) -> str:
+        def bind(name: str, value: Any) -> str:
             values.append(self.value(value))
-            return self.placeholder(len(values))
+            return self.parameter(self.placeholder(len(values)), name, value)
 
         for comparison in where:
             column = self.quote(comparison.column)
             if comparison.operator in ("is null", "is not null"):
                 conditions.append(f"{column} {comparison.operator.upper()}")
             else:
-                conditions.append(f"{column} {comparison.operator} {bind(comparison.value)}")
+                conditions.append(
+                    f"{column} {comparison.operator} {bind(comparison.column, comparison.value)}"
+                )
         if part is not None:
             column, each = self.quote(part[0]), part[1]
-            ends = [f"{column} >= {bind(each.lower)}"] if each.lower is not None else []
-            ends += [f"{column} < {bind(each.upper)}"] if each.upper is not None else []
+            ends = [f"{column} >= {bind(part[0], each.lower)}"] if each.lower is not None else []
+            ends += [f"{column} < {bind(part[0], each.upper)}"] if each.upper is not None else []
             ends = [" AND ".join(ends)] if ends else ["1 = 1"]
             conditions.append(f"({ends[0]}{f' OR {column} IS NULL' if each.is_first else ''})")
         return (f" WHERE {' AND '.join(conditions)}" if conditions else ""), values

@@ -27,6 +27,7 @@ _ROOM: Final = "quayside.dataloader.sources"
 
 #: ``db_type`` → module in this room.
 MODULES: Final[dict[str, str]] = {
+    "clickhouse": "clickhouse",
     "csv": "files",
     "duckdb": "embedded",
     "mariadb": "mysql",
