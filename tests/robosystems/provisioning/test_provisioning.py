@@ -46,6 +46,7 @@ def settings(module_settings: Settings) -> Settings:  # noqa: F811  the fixture
 @pytest.fixture
 def con(settings: Settings) -> Iterator[psycopg.Connection[Any]]:
     with connect(settings, autocommit=True) as connection:
+        connection.execute("SET lock_timeout = '60s'")  # who waits for itself shall fail
         yield connection
         # No other test may find work here.
         connection.execute(

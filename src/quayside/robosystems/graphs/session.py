@@ -190,11 +190,6 @@ class GraphSession:
             if t["name"] != schemas.CURSORS
         }
 
-    @property
-    def failed(self) -> bool:
-        """Whether a statement failed, so that nothing of the session may be kept."""
-        return self._failed
-
     def _run(
         self, query: str, parameters: Mapping[str, Any] | None, timeout_seconds: float | None
     ) -> pa.Table:

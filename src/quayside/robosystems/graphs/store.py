@@ -80,8 +80,7 @@ class GraphStore:
                     _clone(before, draft)
                 with self._open(graph_id, draft, read_only=False) as session:
                     yield session
-                    if session.failed:
-                        session.query("RETURN 1")  # says that nothing of it is kept
+                    # Refused when a statement failed before, so that nothing of it is kept.
                     session.query("CHECKPOINT")
                 self._publish(graph_id, draft)
             finally:
