@@ -57,13 +57,13 @@ class DbApiSource:
         self.schema = schema
         self.source_types = source_types
         self.primary_key = primary_key
-        self._relation = dialect.text(relation)
-        self._dialect = dialect
+        self.relation = dialect.text(relation)
+        self.dialect = dialect
         self._connection = connection
-        self._connect = connect
+        self.connect = connect
         self._clocks = clocks
         self._explain = explain
-        self._expressions = expressions or {}
+        self.expressions = expressions or {}
 
     def clock(self) -> datetime:
         return self._clocks[0]
@@ -72,15 +72,15 @@ class DbApiSource:
         return self._clocks[1]
 
     def count(self, where: Predicate) -> int:
-        condition, values = self._dialect.where(where)
-        [number] = self._row(f"SELECT COUNT(*) FROM {self._relation}{condition}", values)
+        condition, values = self.dialect.where(where)
+        [number] = self._row(f"SELECT COUNT(*) FROM {self.relation}{condition}", values)
         return int(number)
 
     def bounds(self, column: str, where: Predicate) -> tuple[Any, Any]:
-        condition, values = self._dialect.where(where)
-        name = self._dialect.quote(column)
+        condition, values = self.dialect.where(where)
+        name = self.dialect.quote(column)
         least, greatest = self._row(
-            f"SELECT MIN({name}), MAX({name}) FROM {self._relation}{condition}", values
+            f"SELECT MIN({name}), MAX({name}) FROM {self.relation}{condition}", values
         )
         return least, greatest
 
@@ -90,11 +90,11 @@ class DbApiSource:
         import pyarrow as pa
 
         schema = pa.schema([self.schema.field(name) for name in columns])
-        selected = ", ".join(self._expressions.get(name, self._dialect.quote(name)) for name in columns)
-        condition, values = self._dialect.where(where, part)
+        selected = ", ".join(self.expressions.get(name, self.dialect.quote(name)) for name in columns)
+        condition, values = self.dialect.where(where, part)
         # A connection of its own: a driver that streams can do nothing else on it meanwhile.
-        with closing(self._connect()) as connection, closing(self.cursor(connection)) as cursor:
-            cursor.execute(f"SELECT {selected} FROM {self._relation}{condition}", values)
+        with closing(self.connect()) as connection, closing(self.cursor(connection)) as cursor:
+            cursor.execute(f"SELECT {selected} FROM {self.relation}{condition}", values)
             yield from self.fetch(cursor, schema)
 
     def explain(self, error: Exception) -> QuaysideError | None:
