@@ -31,6 +31,7 @@ from quayside.robosystems.provisioning import (
     end_subscription,
     provision,
 )
+from quayside.robosystems.provisioning.claims import pause_after
 from quayside.robosystems.storage import object_store
 from quayside.robosystems.subscriptions import Subscription, Subscriptions
 
@@ -262,22 +263,19 @@ def test_failures_are_tried_again_with_growing_pauses_then_given_up(
         raise ServiceUnavailableError("the card processor is away, password=hunter2hunter2")
 
     monkeypatch.setattr(Provisioner, "activate", away)
-    pauses = []
+    due = None
     for number in range(1, MAX_ATTEMPTS + 1):
         assert attempt(con, name, LATER * number) == number
+        before = utc_now()
         with pytest.raises(ServiceUnavailableError):
             provision(provisioner, provisioner.begin(name, number))
-        row = con.execute(
-            "SELECT extract(epoch FROM next_attempt_at - now())::int, last_error FROM robosystems.subscriptions"
-            " WHERE subscription_id = %s",
-            [name],
-        ).fetchone()
-        assert row is not None
-        assert "the card processor is away" in row[1]
-        assert "hunter2" not in row[1]
-        pauses.append(row[0])
-    assert [round(pause / 60) for pause in pauses[:-1]] == [1, 2, 4, 8]
-    assert pauses[-1] is None
+        failed = provisioner.subscriptions.get(name)
+        assert "the card processor is away" in (failed.last_error or "")
+        assert "hunter2" not in (failed.last_error or "")
+        due = failed.next_attempt_at
+        assert number == MAX_ATTEMPTS or (due is not None and due >= before + pause_after(number))
+    assert due is None
+    assert [pause_after(number) for number in range(1, 5)] == [timedelta(minutes=m) for m in (1, 2, 4, 8)]
     seen = assert_nothing_left(con, graphs, name)
     assert [entry[0] for entry in books(con, seen.graph_id or "")] == ["allowance", "void"]
     alerts = con.execute(
