@@ -242,13 +242,13 @@ def arrival(
 ) -> tuple[pa.DataType, str | None] | None:
     """Arrow type and, where it is not the column itself, what selects it; None when it cannot arrive.
 
-    `precision` and `scale` as the driver tells them: a number without both has the scale -127.
+    `precision` and `scale` as the driver tells them: a number that declares neither has the scale -127, or None for both.
     """
     import pyarrow as pa
 
     kind = kind.removeprefix("DB_TYPE_")
     if kind == "NUMBER":
-        digits, places = precision or 38, scale or 0
+        digits, places = precision or 38, -127 if precision is None and scale is None else scale or 0
         if places < 0 and places != -127:
             digits, places = digits - places, 0
         if places == -127 or max(digits, places) > 38:
@@ -292,7 +292,7 @@ def dialect(dates: set[str] | frozenset[str] = frozenset()) -> Dialect:
             return f"CAST({placeholder} AS DATE)"
         return placeholder
 
-    return Dialect('"', '"', placeholder=lambda number: f":{number}", value=_value, parameter=parameter)
+    return Dialect('"', '"', placeholder=lambda number: f":p{number}", value=_value, parameter=parameter)
 
 
 def _value(value: Any) -> Any:
