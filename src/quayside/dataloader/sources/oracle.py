@@ -82,7 +82,9 @@ def open(
                 protocol=fields["protocol"],
                 tcp_connect_timeout=whole(source, fields, "connect_timeout_seconds"),
                 retry_count=0,
-                program=re.sub(r"[^\w .-]", "", fields["application_name"]),
+                program=re.sub(
+                    r"[^A-Za-z0-9.-]+", "_", fields["application_name"]
+                ),  # the driver refuses blanks
             )
             connection.call_timeout = whole(source, fields, "statement_timeout_seconds") * 1000
             with connection.cursor() as cursor:

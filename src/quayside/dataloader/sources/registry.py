@@ -31,10 +31,14 @@ MODULES: Final[dict[str, str]] = {
     "csv": "files",
     "duckdb": "embedded",
     "mariadb": "mysql",
+    "mssql": "mssql",
     "mysql": "mysql",
+    "oracle": "oracle",
     "parquet": "files",
     "postgresql": "postgresql",
     "s3_iceberg": "s3_iceberg",
+    "snowflake": "snowflake",
+    "snowflake_pem": "snowflake",
     "sqlite": "embedded",
 }
 
