@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from quayside.dataloader.sources.arrow import ArrowTable
 
 FIELDS: Final = (
-    Field("url", required=True, aliases=("host",)),
+    Field("url", required=True, aliases=("account", "host")),
     Field("port", default="443"),
     Field("user", required=True),
     Field("password"),
