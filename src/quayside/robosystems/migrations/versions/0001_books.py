@@ -202,7 +202,7 @@ _APPLY = """
         WITH moved AS (
             SELECT account_id, count(*) AS entries, min(seq) AS first, max(seq) AS last, min(booked_at) AS since,
                    max(booked_at) AS until, sum(CASE WHEN to_account = account_id THEN amount ELSE -amount END) AS change,
-                   CASE WHEN count(*) = 1 THEN max(balance_after) END AS outcome
+                   CASE WHEN count(*) = 1 THEN max(balance_after) END AS outcome, count(reverses) AS reversals
             FROM new_transfers GROUP BY account_id
         ), applied AS (
             UPDATE robosystems.accounts AS a
@@ -213,7 +213,7 @@ _APPLY = """
               AND coalesce(m.outcome = a.balance + m.change, true)
             RETURNING 1
         )
-        SELECT (SELECT count(*) FROM moved), (SELECT count(*) FROM applied), (SELECT max(entries) FROM moved)
+        SELECT count(*), (SELECT count(*) FROM applied), max(entries), sum(reversals) FROM moved
 """
 
 TRANSFERS = f"""
@@ -261,15 +261,16 @@ DECLARE
     wanted bigint;
     applied bigint;
     longest bigint;
+    reversed bigint;
 BEGIN
     SELECT count(*) INTO inserted FROM new_transfers;
     IF inserted = 0 THEN
         RETURN NULL;
     ELSIF inserted <= 20 THEN
         -- Its plan is kept for the session; the other one is made for the number of rows at hand.
-        {_APPLY} INTO wanted, applied, longest;
+        {_APPLY} INTO wanted, applied, longest, reversed;
     ELSE
-        EXECUTE $apply${_APPLY}$apply$ INTO wanted, applied, longest;
+        EXECUTE $apply${_APPLY}$apply$ INTO wanted, applied, longest, reversed;
     END IF;
     IF wanted <> applied THEN
         RAISE EXCEPTION 'transfers do not continue the book of their account (% of % accounts)', wanted - applied, wanted
@@ -287,7 +288,7 @@ BEGIN
         RAISE EXCEPTION 'balances of transfers do not follow from one another'
             USING ERRCODE = 'integrity_constraint_violation';
     END IF;
-    IF EXISTS (SELECT FROM new_transfers WHERE reverses IS NOT NULL) AND EXISTS (
+    IF reversed > 0 AND EXISTS (
         SELECT FROM new_transfers AS t LEFT JOIN robosystems.transfers AS o ON o.id = t.reverses
         WHERE t.reverses IS NOT NULL AND (
             o.id IS NULL OR o.from_account <> t.to_account OR o.to_account <> t.from_account OR o.kind = 'void'
