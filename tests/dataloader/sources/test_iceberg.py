@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -16,6 +16,7 @@ from tests.dataloader.sources.conftest import Opener
 from tests.foundation.s3_server import s3_settings
 
 from quayside.dataloader.errors import SourceRefusedError, SourceUnavailableError
+from quayside.dataloader.load import load_table
 from quayside.dataloader.request import LoadRequest
 from quayside.dataloader.sources.source import Comparison
 from quayside.foundation.errors import InputError
@@ -266,3 +267,30 @@ def test_what_is_wrong_is_said(warehouse: Warehouse, opened: Opener):
         with pytest.raises(error, match=words) as raised, opened(request):
             pass
         assert SECRET not in str(raised.value)
+
+
+def test_loads_first_all_and_then_what_is_new(
+    warehouse: Warehouse, shared_settings: Settings, shared_con: duckdb.DuckDBPyConnection
+):
+    """Full, and incremental with its cursor, into the lake."""
+    table = warehouse.catalog.create_table("sales.loaded", SCHEMA)
+    table.append(rows_of(0, 10))
+    request = warehouse.request(
+        "loaded",
+        destination_table_name="from_iceberg",
+        load_strategy="incremental",
+        incremental_column="at",
+        incremental_type="timestamp",
+        incremental_lookback_hours=0,
+        primary_key_cols=("id",),
+    )
+    first = load_table(shared_settings, request, con=shared_con)
+    assert (first.rows_read, first.rows_inserted, first.rows_total) == (10, 10, 10)
+    assert first.columns["amount"] == "DECIMAL(15,2)"
+    table.append(rows_of(10, 15))
+    second = load_table(shared_settings, replace(request, attempt=2), con=shared_con)
+    assert (second.rows_inserted, second.rows_updated, second.rows_total) == (5, 0, 15)
+    assert second.rows_read < 15
+    assert second.cursor_before == first.cursor_after != second.cursor_after
+    full = replace(request, attempt=3, load_strategy="full", destination_table_name="from_iceberg_full")
+    assert load_table(shared_settings, full, con=shared_con).rows_total == 15

@@ -80,7 +80,6 @@ class IcebergSource:
         except Exception as error:  # noqa: BLE001  PyArrow's, obstore's and PyIceberg's have no base of their own
             raise self._meaning(error) from None
         self.name = ".".join(filter(None, [request.source_schema_name, request.source_table_name]))
-        self._snapshot = self._table.current_snapshot()
         schema = self._table.schema()
         keys = schema.identifier_field_names()
         self.primary_key: Sequence[str] = [f.name for f in schema.fields if f.name in keys]
@@ -100,8 +99,6 @@ class IcebergSource:
         return self._clock.replace(tzinfo=None)
 
     def count(self, where: Predicate) -> int:
-        if self._snapshot is None:
-            return 0
         with self._errors():
             return sum(batch.num_rows for batch in self._read([], where)) if where else self._scan().count()
 
@@ -145,16 +142,15 @@ class IcebergSource:
             raise self._meaning(error) from None
 
     def _scan(self, columns: Sequence[str] | None = None, where: Predicate = ()) -> DataScan:
-        fields = tuple(columns) if columns is not None else ("*",)
-        snapshot = self._snapshot.snapshot_id if self._snapshot is not None else None
-        return self._table.scan(_filter(where, self.schema), fields, snapshot_id=snapshot)
+        # The table is its metadata of that moment, so this is the same snapshot every time.
+        return self._table.scan(
+            _filter(where, self.schema), tuple(columns) if columns is not None else ("*",)
+        )
 
     def _read(self, columns: Sequence[str], where: Predicate) -> Iterator[pa.RecordBatch]:
         """Batches of at least these columns."""
         from pyiceberg.io.pyarrow import ArrowScan
 
-        if self._snapshot is None:  # a table that nothing was written to yet
-            return
         # Rows without a column have no number: one is read to be counted.
         scan = self._scan(columns or [self.schema.names[0]], where)
         reader = ArrowScan(self._table.metadata, self._table.io, scan.projection(), scan.row_filter)
