@@ -31,6 +31,7 @@ class MemoryTable:
     now: datetime = NOW
     local_now: datetime | None = None
     snapshot: bool = True
+    estimated: int | None = None
     #: Every predicate it was read with.
     reads: list[tuple[Predicate, Sequence[str] | None]] = field(default_factory=list)
 
@@ -48,6 +49,9 @@ class MemoryTable:
 
     def local_clock(self) -> datetime:
         return self.local_now or self.now.replace(tzinfo=None)
+
+    def estimate(self) -> int | None:
+        return self.estimated
 
     def count(self, where: Predicate = ()) -> int:
         return self._one(f"SELECT count(*) FROM {self.of}{self._where(where)}")[0]

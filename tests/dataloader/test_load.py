@@ -179,3 +179,28 @@ def test_states_that_were_replaced_are_taken_away_and_those_in_files_are_found(
         "CALL ducklake_flush_inlined_data('lake', table_name => 'load_states', schema_name => 'dataloader')"
     )
     assert t.load().cursor_before == "4"
+
+
+def test_rows_of_a_large_table_are_counted_while_they_pass(
+    source_pg: SourceServer, shared_settings: Settings, shared_con: Any, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("quayside.dataloader.cancelling.COUNTED_FROM_ROWS", 1000)
+    monkeypatch.setattr("quayside.dataloader.cancelling._LOOK_EVERY_SECONDS", 0.001)
+    source_pg.run(
+        "CREATE TABLE passing (id int, note text)",
+        "INSERT INTO passing SELECT g, nullif(g % 3, 0)::text FROM generate_series(1, 50000) g",
+        "ANALYZE passing",
+    )
+    request = source_pg.request("passing", config_id=503, destination_table_name="passing")
+    for attempt in (1, 2):
+        told: list[tuple[int, int | None]] = []
+        result = load_table(
+            shared_settings,
+            replace(request, attempt=attempt),
+            con=shared_con,
+            on_progress=lambda rows, total, told=told: told.append((rows, total)),
+        )
+        assert (result.rows_read, result.rows_total) == (50_000, 50_000)
+        assert told[-1] == (50_000, 50_000)
+    left = "SELECT count(*) FROM duckdb_functions() WHERE function_name LIKE 'quayside_count%'"
+    assert shared_con.execute(left).fetchone() == (0,)

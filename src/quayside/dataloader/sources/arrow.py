@@ -114,6 +114,9 @@ class ArrowTable:
     def local_clock(self) -> datetime:
         return self._source.local_clock()
 
+    def estimate(self) -> int | None:
+        return None
+
     def count(self, where: Predicate = ()) -> int:
         self._check([comparison.column for comparison in where])
         return self._source.count(where)

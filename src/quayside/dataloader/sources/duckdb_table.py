@@ -71,6 +71,9 @@ class DuckTable:
     def local_clock(self) -> datetime:
         return self._now.astimezone().replace(tzinfo=None)
 
+    def estimate(self) -> int | None:
+        return None
+
     def count(self, where: Predicate = ()) -> int:
         return int(self._row(f"SELECT count(*) FROM {self._from}{self._where(where)}")[0])
 

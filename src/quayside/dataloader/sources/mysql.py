@@ -148,6 +148,9 @@ class MySQLTable:
     def local_clock(self) -> datetime:
         return self._local_clock
 
+    def estimate(self) -> int | None:
+        return None
+
     def count(self, where: Predicate = ()) -> int:
         [[number]] = self._fetch(f"SELECT COUNT(*) AS a FROM {self._from}{self._where(where)}")
         return int(number)

@@ -122,6 +122,9 @@ class PostgresTable:
     def local_clock(self) -> datetime:
         return self._session.local_now
 
+    def estimate(self) -> int | None:
+        return self._table.rows
+
     def count(self, where: Predicate = ()) -> int:
         [[number]] = self._session.fetch(f"SELECT count(*) FROM {self._table.relation}{self._where(where)}")
         return int(number)

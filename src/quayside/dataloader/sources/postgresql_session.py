@@ -30,11 +30,13 @@ WITH RECURSIVE tree AS (
     UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree ON tree.oid = i.inhparent
 ), leaves AS (
     SELECT CASE WHEN c.relkind IN ('r', 'm') AND coalesce(a.amname, '') = 'heap'
-                THEN pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::int8 END AS pages
+                THEN pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::int8 END AS pages,
+           c.reltuples
     FROM tree JOIN pg_catalog.pg_class c USING (oid) LEFT JOIN pg_catalog.pg_am a ON a.oid = c.relam
     WHERE c.relkind <> 'p'
 )
-SELECT bool_and(pages IS NOT NULL), coalesce(sum(pages), 0)::int8, coalesce(max(pages), 0)::int8 FROM leaves
+SELECT bool_and(pages IS NOT NULL), coalesce(sum(pages), 0)::int8, coalesce(max(pages), 0)::int8,
+    CASE WHEN bool_and(reltuples >= 0) THEN sum(reltuples)::int8 END FROM leaves
 """
 _FIND_TABLE: Final = """
 SELECT c.oid, c.relkind::text, ARRAY(
@@ -77,7 +79,7 @@ class SelectedColumn:
 
 @dataclass(frozen=True)
 class Table:
-    """What is read: `relation` stands behind FROM. Sizes are in pages; those of a view or query are 0."""
+    """What is read: `relation` stands behind FROM. Sizes are in pages, those of a view or query are 0; `rows` is an estimate."""
 
     name: str
     relation: str
@@ -86,6 +88,7 @@ class Table:
     has_pages: bool = False
     pages: int = 0
     largest_pages: int = 0
+    rows: int | None = None
 
 
 def conninfo(options: Mapping[str, str]) -> str:
@@ -174,7 +177,7 @@ class Session:
                 "SELECT, or name the other columns in a query."
             )
         relation = f"{identifier(schema)}.{identifier(name)}"
-        [[has_pages, pages, largest]] = self.fetch(_DESCRIBE_TABLE, {"oid": oid})
+        [[has_pages, pages, largest, rows]] = self.fetch(_DESCRIBE_TABLE, {"oid": oid})
         has_pages = bool(has_pages) and self._connection.info.server_version >= _TID_RANGE_SCAN
         return Table(
             shown,
@@ -184,6 +187,7 @@ class Session:
             has_pages,
             pages if has_pages else 0,
             largest,
+            rows,
         )
 
     def _describe_query(self, query: str) -> Table:

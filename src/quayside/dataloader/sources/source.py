@@ -77,6 +77,10 @@ class SourceTable(Protocol):
         """The same moment as the naive local time that the source writes into columns without a zone."""
         ...
 
+    def estimate(self) -> int | None:
+        """About how many rows the table has, by the source's statistics and without counting; None = not known."""
+        ...
+
     def count(self, where: Predicate = ()) -> int:
         """Number of rows, counted by the source."""
         ...

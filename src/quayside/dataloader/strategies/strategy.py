@@ -68,6 +68,9 @@ class Load:
     fence: Fence
     cursor: Cursor | None
     tell: Callable[[int, int | None], None] = lambda done, total: None  # rows committed so far, and to come
+    counting: Callable[[str, str], str] = lambda select, column: (
+        select
+    )  # the same rows, counted while they pass
     warnings: list[str] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
     rows_read: int = 0
@@ -192,7 +195,9 @@ class Load:
         own = self._live() if own is None else own
 
         def select() -> str:
-            return self._limited(columns.select(self.source.relation(where), own), columns)
+            select = self._limited(columns.select(self.source.relation(where), own), columns)
+            # A window is small beside its table, and how small is not known.
+            return select if where else self.counting(select, next(iter(columns.expressions)))
 
         return Rows(columns.columns, [*columns.expressions, *own], select)
 
