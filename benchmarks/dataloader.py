@@ -100,9 +100,8 @@ def ours(server: SourceServer, destination: str, strategy: str, table: str = "li
 
 def load_ours(url: str, catalog: str, strategy: str, table: str) -> dict[str, Any]:
     """One load as the platform's worker does it: claim, begin, read, write, count, cursor, outcome and history."""
-    from quayside.dataloader.load import load_table
-
     from quayside.dataloader.control.client import LakebaseClient
+    from quayside.dataloader.load import load_table
     from quayside.foundation.settings import load_settings
 
     settings = load_settings()

@@ -65,6 +65,9 @@ class MemoryTable:
         chosen = "*" if columns is None else ", ".join(map(identifier, columns))
         return f"(SELECT {chosen} FROM {self.of}{self._where(where)})"
 
+    def portions(self, rows: int) -> Sequence[str]:
+        return [self.relation()]
+
     def explain(self, error: Exception) -> QuaysideError | None:
         return None
 

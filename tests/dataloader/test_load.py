@@ -181,26 +181,26 @@ def test_states_that_were_replaced_are_taken_away_and_those_in_files_are_found(
     assert t.load().cursor_before == "4"
 
 
-def test_rows_of_a_large_table_are_counted_while_they_pass(
+def test_a_large_table_is_written_in_portions_and_told(
     source_pg: SourceServer, shared_settings: Settings, shared_con: Any, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("quayside.dataloader.cancelling.COUNTED_FROM_ROWS", 1000)
-    monkeypatch.setattr("quayside.dataloader.cancelling._LOOK_EVERY_SECONDS", 0.001)
+    monkeypatch.setattr("quayside.dataloader.strategies.strategy.PORTION_ROWS", 9_000)
     source_pg.run(
         "CREATE TABLE passing (id int, note text)",
-        "INSERT INTO passing SELECT g, nullif(g % 3, 0)::text FROM generate_series(1, 50000) g",
+        "INSERT INTO passing SELECT g, repeat('x', g % 99) FROM generate_series(1, 50000) g",
         "ANALYZE passing",
+        "INSERT INTO passing SELECT g, 'later' FROM generate_series(50001, 50100) g",  # not in the estimate
     )
     request = source_pg.request("passing", config_id=503, destination_table_name="passing")
+    told: list[tuple[int, int | None]] = []
+    known = "quayside.dataloader.cancelling.Cancelling.know"
+    monkeypatch.setattr(known, lambda self, done, total: told.append((done, total)))
     for attempt in (1, 2):
-        told: list[tuple[int, int | None]] = []
-        result = load_table(
-            shared_settings,
-            replace(request, attempt=attempt),
-            con=shared_con,
-            on_progress=lambda rows, total, told=told: told.append((rows, total)),
-        )
-        assert (result.rows_read, result.rows_total) == (50_000, 50_000)
-        assert told[-1] == (50_000, 50_000)
-    left = "SELECT count(*) FROM duckdb_functions() WHERE function_name LIKE 'quayside_count%'"
-    assert shared_con.execute(left).fetchone() == (0,)
+        told.clear()
+        result = load_table(shared_settings, replace(request, attempt=attempt), con=shared_con)
+        assert (result.rows_read, result.rows_total) == (50_100, 50_100)
+        done = [rows for rows, _ in told[-6:]]
+        assert done == sorted(set(done))
+        assert (len(done), told[-1]) == (6, (50_100, 50_000))
+    counted = f'SELECT count(DISTINCT id) FROM lake."{request.destination_catalog}.{request.destination_schema_name}".passing'
+    assert shared_con.execute(counted).fetchone() == (50_100,)

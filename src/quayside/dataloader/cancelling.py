@@ -8,13 +8,11 @@ cannot be interrupted: the source's time-outs end it.
 from __future__ import annotations
 
 import threading
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from quayside.dataloader.errors import CancelledError
-from quayside.foundation.lake.sql import identifier
 
 if TYPE_CHECKING:
     import duckdb
@@ -23,9 +21,6 @@ if TYPE_CHECKING:
 
 _LOOK_EVERY_SECONDS: Final = 0.2
 _PROGRESS_EVERY_LOOKS: Final = 5
-#: Rows of a table from which on they are counted while they pass: it takes PyArrow, 0.2 s the first time.
-COUNTED_FROM_ROWS: Final = 1_000_000
-_BATCH_ROWS: Final = 2048
 #: Between two interrupts: the first may have met no statement, the second must not meet the ROLLBACK.
 _AFTER_INTERRUPT_SECONDS: Final = 2.0
 
@@ -48,7 +43,6 @@ class Cancelling:
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
         self._done, self._total = 0, None
-        self._counter: str | None = None
 
     def __enter__(self) -> Self:
         if self._cancelled is not None or self._on_progress is not None:
@@ -60,44 +54,10 @@ class Cancelling:
         self._over.set()
         if self._thread is not None:
             self._thread.join()
-        if self._counter is not None:
-            self._con.remove_function(self._counter)
-            if self._on_progress is not None:
-                self._tell(self._on_progress)
 
     def know(self, done: int, total: int | None) -> None:
         """Rows of this load that are done, and how many there are to be."""
         self._done, self._total = done, total
-
-    def expect(self, total: int | None) -> None:
-        """About how many rows there will be. Many of them are counted while they pass, where somebody wants to know."""
-        if self._on_progress is not None and total is not None and total >= COUNTED_FROM_ROWS:
-            self._total, self._counter = total, self._make_counter()
-
-    def counting(self, select: str, column: str) -> str:
-        """The same rows, counted while they pass if that was decided; `column`: any of theirs."""
-        if self._counter is None:
-            return select
-        self._done = 0
-        # An argument that cannot be folded away, so that it is asked about every row.
-        return f"SELECT * FROM ({select}) WHERE {self._counter}({identifier(column)} IS NULL)"  # noqa: S608  quoted
-
-    def _make_counter(self) -> str:
-        import pyarrow as pa
-
-        always = pa.repeat(True, _BATCH_ROWS)
-
-        def count(rows: Any) -> Any:  # an Arrow array to one of as many booleans
-            self._done += len(rows)  # one batch at a time: DuckDB calls Python under its lock
-            return always[: len(rows)] if len(rows) <= _BATCH_ROWS else pa.repeat(True, len(rows))
-
-        name = f"quayside_count_{uuid.uuid4().hex}"
-        make: Any = (
-            self._con.create_function
-        )  # its stubs know scalar functions with types of DuckDB's own only
-        count.__annotations__ = {}  # DuckDB evaluates them, where our imports are not
-        make(name, count, ["BOOLEAN"], "BOOLEAN", type="arrow", null_handling="special", side_effects=True)
-        return name
 
     def check(self) -> None:
         """Raise FencedError or CancelledError."""

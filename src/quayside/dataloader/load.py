@@ -86,18 +86,8 @@ def load_table(
             from quayside.dataloader.sources.source import open_source
 
             source = stack.enter_context(open_source(settings, con, request))
-        watched.expect(source.estimate())
         destination = destination or open_destination(settings, con, request)
-        load = Load(
-            settings,
-            request,
-            source,
-            destination,
-            watched,
-            Cursor.of(request, source),
-            watched.know,
-            watched.counting,
-        )
+        load = Load(settings, request, source, destination, watched, Cursor.of(request, source), watched.know)
         with _explained(source, watched):
             _check(load)
             before = None if load.before is None or load.cursor is None else load.cursor.text(load.before)

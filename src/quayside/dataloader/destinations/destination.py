@@ -72,11 +72,15 @@ class Rows:
         given: the columns that `select` gives, in its order. Others are null in new rows and stay in updated ones.
         select: a SELECT of exactly `given`, in the types of `columns`. It reads anew at each call, since a commit that
             met a conflict is tried again.
+        portions: the same rows as several SELECTs, for whoever can write one after the other; None = as one.
+        written: told how many rows of the portions are written so far.
     """
 
     columns: Mapping[str, str]
     given: Sequence[str]
     select: Callable[[], str]
+    portions: Callable[[], Sequence[str]] | None = None
+    written: Callable[[int], None] = lambda rows: None
 
 
 @dataclass(frozen=True)

@@ -289,8 +289,11 @@ class DuckLakeDestination:
     def _insert(self, rows: Rows) -> Written:
         """What went in: `inserted` as the operator that fed the writer counted it."""
         names = ", ".join(map(identifier, rows.given))
-        flow = rows_into(self.con, f"INSERT INTO {self.relation()} ({names}) {rows.select()}")
-        return Written(inserted=flow.given)
+        given = 0
+        for select in [rows.select()] if rows.portions is None else rows.portions():
+            given += rows_into(self.con, f"INSERT INTO {self.relation()} ({names}) {select}").given
+            rows.written(given)
+        return Written(inserted=given)
 
     def _merge(self, rows: Rows, key: Sequence[str], compare: bool) -> int:
         select = rows.select()

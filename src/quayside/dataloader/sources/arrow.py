@@ -117,6 +117,9 @@ class ArrowTable:
     def estimate(self) -> int | None:
         return None
 
+    def portions(self, rows: int) -> Sequence[str]:
+        return [self.relation()]
+
     def count(self, where: Predicate = ()) -> int:
         self._check([comparison.column for comparison in where])
         return self._source.count(where)

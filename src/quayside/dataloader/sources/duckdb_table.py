@@ -74,6 +74,9 @@ class DuckTable:
     def estimate(self) -> int | None:
         return None
 
+    def portions(self, rows: int) -> Sequence[str]:
+        return [self.relation()]
+
     def count(self, where: Predicate = ()) -> int:
         return int(self._row(f"SELECT count(*) FROM {self._from}{self._where(where)}")[0])
 

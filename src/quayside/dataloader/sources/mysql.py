@@ -151,6 +151,9 @@ class MySQLTable:
     def estimate(self) -> int | None:
         return None
 
+    def portions(self, rows: int) -> Sequence[str]:
+        return [self.relation()]
+
     def count(self, where: Predicate = ()) -> int:
         [[number]] = self._fetch(f"SELECT COUNT(*) AS a FROM {self._from}{self._where(where)}")
         return int(number)

@@ -141,20 +141,36 @@ class PostgresTable:
 
     def relation(self, where: Predicate = (), columns: Sequence[str] | None = None) -> str:
         chosen = [self._column(name) for name in columns] if columns is not None else self._table.columns
-        selected = ", ".join(f"{c.expression} AS {identifier(c.column.name)}" for c in chosen)
-        select = f"SELECT {selected} FROM {self._table.relation}"
         condition = self._where(where)
         parts = [condition]
         if len(self._readers) > 1 and self._pin() and self._is_wide(condition):
             parts = [f"{condition or ' WHERE true'} AND {part}" for part in self._parts()]
         else:
             self._pin()
+        return self._read(chosen, parts)
+
+    def _read(self, columns: Sequence[Any], parts: Sequence[str]) -> str:
+        """The rows of all parts, each read by a reader of its own."""
+        selected = ", ".join(f"{c.expression} AS {identifier(c.column.name)}" for c in columns)
+        select = f"SELECT {selected} FROM {self._table.relation}"
         reads = [
             f"SELECT * FROM postgres_query({literal(reader)}, {literal(select + part)})"
             for reader, part in zip(self._readers, parts, strict=False)
         ]
         assert len(reads) == len(parts)
         return f"({' UNION ALL '.join(reads)})"
+
+    def portions(self, rows: int) -> Sequence[str]:
+        estimate = self._table.rows or 0
+        if not self._table.has_pages or estimate <= rows or not self._pin():
+            return [self.relation()]
+        number = -(-estimate // rows)
+        step = -(-self._table.largest_pages // number)
+        cuts = [*(i * step for i in range(number)), None]  # the last one takes what was added since
+        return [
+            self._read(self._table.columns, self._page_parts(first or 0, end))
+            for first, end in pairwise(cuts)
+        ]
 
     def explain(self, error: Exception) -> QuaysideError | None:
         return postgresql_errors.of_reading(error, self._session.source, self._session.fields, self._table)
@@ -177,13 +193,19 @@ class PostgresTable:
         """Conditions that cut the table into as many parts as there are readers, or fewer."""
         number = len(self._readers)
         if self._table.has_pages:
-            step = -(-self._table.largest_pages // number)
-            ends = ["", *(f"'({i * step},0)'::tid" for i in range(1, number)), ""]
-            return [
-                " AND ".join([*([f"ctid >= {a}"] if a else []), *([f"ctid < {b}"] if b else [])])
-                for a, b in pairwise(ends)
-            ]
+            return [part.removeprefix(" WHERE ") for part in self._page_parts(0, None)]
         return self._value_parts(number)
+
+    def _page_parts(self, first: int, end: int | None) -> list[str]:
+        """Conditions that cut the pages from `first` to before `end` (None: to the last) into one part for each reader."""
+        number = len(self._readers)
+        last = max(first, self._table.largest_pages if end is None else end)
+        step = -(-(last - first) // number)
+        cuts = [*(min(first + i * step, last) for i in range(number)), end]
+        return [
+            f" WHERE ctid >= '({a},0)'::tid" + (f" AND ctid < '({b},0)'::tid" if b is not None else "")
+            for a, b in pairwise(cuts)
+        ]
 
     def _value_parts(self, number: int) -> list[str]:
         name = self._request.partition_column

@@ -99,6 +99,10 @@ class SourceTable(Protocol):
         """
         ...
 
+    def portions(self, rows: int) -> Sequence[str]:
+        """All rows as relations of about `rows` rows each, to be read one after the other; one where they cannot be cut."""
+        ...
+
     def explain(self, error: Exception) -> QuaysideError | None:
         """What an error means that DuckDB raised while `relation` was read; None when it is not about the source.
 

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from quayside.dataloader.sources.source import Predicate, SourceTable
     from quayside.foundation.settings import Settings
 
+#: A large table is written in portions of about so many rows, so that its progress can be told.
+PORTION_ROWS: Final = 1_000_000
+
 STAGE: Final = "temp.main.quayside_stage"
 
 #: Deletes at the source are looked for by these strategies; the others replace the table.
@@ -68,9 +71,6 @@ class Load:
     fence: Fence
     cursor: Cursor | None
     tell: Callable[[int, int | None], None] = lambda done, total: None  # rows committed so far, and to come
-    counting: Callable[[str, str], str] = lambda select, column: (
-        select
-    )  # the same rows, counted while they pass
     warnings: list[str] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
     rows_read: int = 0
@@ -195,11 +195,19 @@ class Load:
         own = self._live() if own is None else own
 
         def select() -> str:
-            select = self._limited(columns.select(self.source.relation(where), own), columns)
-            # A window is small beside its table, and how small is not known.
-            return select if where else self.counting(select, next(iter(columns.expressions)))
+            return self._limited(columns.select(self.source.relation(where), own), columns)
 
-        return Rows(columns.columns, [*columns.expressions, *own], select)
+        def portions() -> list[str]:
+            # A window is small beside its table; what a cap leaves is chosen among all rows.
+            if where or self.request.row_cap is not None:
+                return [select()]
+            return [columns.select(portion, own) for portion in self.source.portions(PORTION_ROWS)]
+
+        def written(rows: int) -> None:
+            if not where:
+                self.tell(self.rows_read + rows, self.source.estimate())
+
+        return Rows(columns.columns, [*columns.expressions, *own], select, portions, written)
 
     def staged(self, columns: SchemaPlan, own: Mapping[str, str] | None = None) -> Rows:
         """Rows of the stage; `own` as for `rows`."""
