@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export UV_SYSTEM_CERTS := 1
 export UV_NO_PROGRESS := 1
 
-.PHONY: help env spark demo test test-fast up stop lint format docs lock bench-kycc bench-credit bench-refinement bench-startup bench-launcher bench-drain bench-learning faults-kycc faults-dataloader faults-billing histories simulate-year bench-billing clean
+.PHONY: help env spark demo test test-fast up stop lint format docs lock bench-kycc bench-dataloader bench-credit bench-refinement bench-startup bench-launcher bench-drain bench-learning faults-kycc faults-dataloader faults-billing histories simulate-year bench-billing clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -62,6 +62,9 @@ bench-launcher: env  ## runs per minute of Dagster's launcher and of ours, 35 mi
 
 bench-drain: env  ## thousands of small tables due at once, drained by the daemon: tables per minute, CPU per table
 	$(BIN)/python -W ignore -m benchmarks.dataloader_drain
+
+bench-dataloader: env .tools/peers/.ready  ## one table of 6 M rows into the lake beside what others use: full, 1 % merge, memory at 60 M
+	$(BIN)/python -m benchmarks.dataloader
 
 bench-credit: env  ## our bins, model and points beside optbinning + logistic regression on public credit data
 	$(BIN)/python -m benchmarks.credit

@@ -13,10 +13,12 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+from benchmarks import report
 
 SIZES = {"1k": 1_000, "10k": 10_000, "100k": 100_000}
 CLIENTS = 8
@@ -297,14 +299,19 @@ def main() -> None:
         EmbeddedPostgres(home).stop()
         shutil.rmtree(folder)
     results["load_after"] = os.getloadavg()[0]
-    show(results)
+    about = f"{report.machine()}. {report.versions('quayside', 'psycopg')}."
+    lines = "\n".join(f"- {line}" for line in told(results))
+    print(lines)
+    print(json.dumps(results, indent=2))
+    if not chosen.skip and set(chosen.sizes) == set(SIZES):
+        report.write_section("billing", "make bench-billing", about, f"{__doc__}\n\n{lines}")
 
 
-def show(results: dict[str, Any]) -> None:
-    """Tables for a person, and everything as JSON at the end."""
+def told(results: dict[str, Any]) -> Iterator[str]:
+    """The figures as lines for a person."""
     for size, row in results.get("batch", {}).items():
         n = row["graphs"]
-        print(
+        yield (
             f"{size}: allowance {n / row['allowance_seconds']:,.0f} graphs/s, storage {n / row['storage_seconds']:,.0f} graphs/s, "
             f"again {row['storage_again_seconds']:.2f} s, events {row['events'] / row['events_seconds']:,.0f}/s then "
             f"{row['events'] / row['events_second_batch_seconds']:,.0f}/s, nothing new {row['meter_nothing_seconds'] * 1000:.0f} ms; "
@@ -312,13 +319,10 @@ def show(results: dict[str, Any]) -> None:
             f"events {row['events_server_seconds']}; pgledger style {row['peer_graphs'] / row['peer_seconds']:,.0f} transfers/s in one statement"
         )
     for name, row in results.get("single", {}).items():
-        print(
-            f"single consumes, {name}: {row['per_second']:,.0f}/s by {row['clients']} clients, {row['lost']} lost"
-        )
+        yield f"single consumes, {name}: {row['per_second']:,.0f}/s by {row['clients']} clients, {row['lost']} lost"
     for name, value in results.get("tick", {}).items():
-        print(f"sensor tick with {name}: {value:.2f}")
-    print(f"load average {results['load_before']:.1f} before, {results['load_after']:.1f} after")
-    print(json.dumps(results, indent=2))
+        yield f"sensor tick with {name}: {value:.2f}"
+    yield f"load average {results['load_before']:.1f} before, {results['load_after']:.1f} after"
 
 
 if __name__ == "__main__":
