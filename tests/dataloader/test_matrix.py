@@ -91,6 +91,7 @@ def _server(request: pytest.FixtureRequest, con: Any, folder: Path) -> Iterator[
     del con, folder
     server: SourceServer = request.getfixturevalue(_FIXTURES[request.node.callspec.params["source"]])
     with closing(server.connect()) as connection, closing(connection.cursor()) as cursor:
+        cursor.execute("DROP TABLE IF EXISTS orders")  # other tests of this server may have left one
         cursor.execute(DDL)
 
         def write(rows: list[tuple[Any, ...]]) -> None:

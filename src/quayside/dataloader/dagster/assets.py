@@ -56,7 +56,7 @@ def table_load(
     with lakebase.get_client() as client:
         loading = Loading(context, client, load_settings().dagster_webserver_url)
         [outcome] = loading.run(execution_plane, [(config.config_id, config.attempt)])
-    context.instance.add_run_tags(context.run_id, {OUTCOME_TAG: outcome.ending})
+    context.instance.add_run_tags(context.run.run_id, {OUTCOME_TAG: outcome.ending})
     if outcome.ending in ("Failed", "Cancelled"):
         raise dg.Failure(outcome.message, allow_retries=False)
     if outcome.ending == "Succeeded":
@@ -92,7 +92,7 @@ def batch_load(
         loading = Loading(context, client, load_settings().dagster_webserver_url)
         outcomes = loading.run(execution_plane, [(table.config_id, table.attempt) for table in config.tables])
     word = roll_up(outcomes)
-    context.instance.add_run_tags(context.run_id, {OUTCOME_TAG: word})
+    context.instance.add_run_tags(context.run.run_id, {OUTCOME_TAG: word})
     counted = Counter(outcome.ending for outcome in outcomes)
     if word != "Succeeded":
         said = ", ".join(f"{count} {ending}" for ending, count in counted.items())

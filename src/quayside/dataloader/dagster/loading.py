@@ -58,7 +58,7 @@ class Loading:
         return [self.outcomes[config_id] for config_id, _ in attempts]
 
     def _begin(self, config_id: int, attempt: int) -> None:
-        url = run_url(self.webserver_url, self.context.run_id)
+        url = run_url(self.webserver_url, self.context.run.run_id)
         try:
             self.requests[config_id] = self.lakebase.for_attempt(config_id, attempt).begin(url)
         except FencedError as error:

@@ -54,7 +54,7 @@ def test_a_process_lives_until_it_has_ended(sleeper: subprocess.Popen[bytes]):
     process = Process.of(sleeper.pid)
     assert process.alive()
     assert process.signal(signal.SIGTERM)
-    until(lambda: not process.alive(), 10, "a zombie does not live")
+    until(lambda: not process.alive(), 60, "a zombie does not live")
     sleeper.wait()
     assert not process.alive()
     assert not process.signal(signal.SIGTERM)

@@ -442,6 +442,8 @@ os.fork = limited
 def test_launches_from_several_threads_share_one_server(fresh: Fresh):
     bench = fresh()
     runs = [bench.create("count") for _ in range(6)]
+    # Dagster makes its launcher at the first use, and one for each of several threads that use it first together.
+    assert bench.launcher
     threads = [threading.Thread(target=bench.launch, args=(run_id,)) for run_id in runs]
     for thread in threads:
         thread.start()

@@ -19,7 +19,12 @@ class PlaidConfig(dg.Config):
     access_token_secret: str = ""
 
 
-@dg.asset(group_name="adapters", description="Bank accounts and their transactions, as a graph.")
+@dg.asset(
+    group_name="adapters",
+    description="Bank accounts and their transactions, as a graph.",
+    kinds={"ladybug"},
+    owners=["team:robosystems"],
+)
 def plaid_transactions(
     context: dg.AssetExecutionContext, config: PlaidConfig, graph: GraphResource
 ) -> dg.MaterializeResult:

@@ -19,7 +19,12 @@ class QuickBooksConfig(dg.Config):
     )
 
 
-@dg.asset(group_name="adapters", description="Accounts and journal entries of a ledger, as a graph.")
+@dg.asset(
+    group_name="adapters",
+    description="Accounts and journal entries of a ledger, as a graph.",
+    kinds={"ladybug"},
+    owners=["team:robosystems"],
+)
 def quickbooks_ledger(
     context: dg.AssetExecutionContext, config: QuickBooksConfig, graph: GraphResource
 ) -> dg.MaterializeResult:

@@ -18,7 +18,12 @@ class SecConfig(dg.Config):
     contact: str = Field(default="", description="E-mail address that data.sec.gov asks for.")
 
 
-@dg.asset(group_name="adapters", description="Facts that companies report to the SEC, as a graph.")
+@dg.asset(
+    group_name="adapters",
+    description="Facts that companies report to the SEC, as a graph.",
+    kinds={"ladybug"},
+    owners=["team:robosystems"],
+)
 def sec_company_facts(
     context: dg.AssetExecutionContext, config: SecConfig, graph: GraphResource
 ) -> dg.MaterializeResult:
