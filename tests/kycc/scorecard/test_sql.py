@@ -112,7 +112,7 @@ shared_server = settings(deadline=None, suppress_health_check=[HealthCheck.funct
 
 
 @pytest.mark.unit
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(cases())
 @pytest.mark.slow
 def test_duckdb_and_sqlite_give_the_engines_scores(case: Case) -> None:
@@ -151,7 +151,7 @@ def test_the_parts_make_the_whole(case: Case) -> None:
 
 
 @pytest.mark.integration
-@settings(shared_server, max_examples=120)
+@settings(shared_server, max_examples=40)
 @given(case=cases())
 @pytest.mark.slow
 def test_postgres_gives_the_engines_scores(postgres: psycopg.Connection[Any], case: Case) -> None:
@@ -159,7 +159,7 @@ def test_postgres_gives_the_engines_scores(postgres: psycopg.Connection[Any], ca
 
 
 @pytest.mark.unit
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(cases(numbers=anything_finite, max_characteristics=3, rules=False))
 def test_any_double_can_be_a_cut_in_duckdb_and_sqlite(case: Case) -> None:
     assert in_duckdb(case) == expected(case)
@@ -167,7 +167,7 @@ def test_any_double_can_be_a_cut_in_duckdb_and_sqlite(case: Case) -> None:
 
 
 @pytest.mark.integration
-@settings(shared_server, max_examples=60)
+@settings(shared_server, max_examples=20)
 @given(case=cases(numbers=anything_finite, max_characteristics=3, rules=False))
 def test_any_double_can_be_a_cut_in_postgres(postgres: psycopg.Connection[Any], case: Case) -> None:
     assert in_postgres(case, postgres) == expected(case)
@@ -256,7 +256,7 @@ def test_awkward_names_values_and_arithmetic_in_postgres(postgres: psycopg.Conne
 
 
 @pytest.mark.unit
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.floats(allow_nan=False, allow_infinity=False))
 @example(42038.41078266974)  # as decimal literals, SQLite 3.40 reads these one unit in the last place off
 @example(4.144245188391054e-300)
