@@ -8,8 +8,10 @@ which all schemas are migrated, which costs some 50 ms.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +28,23 @@ if TYPE_CHECKING:
     from quayside.foundation.lake import Lake
 
 SESSION_HOME = "QUAYSIDE_TEST_SESSION_HOME"
+#: Modules of a minute and more.
+_LONGEST = {
+    name: place - 100
+    for place, name in enumerate(
+        (
+            "dataloader/test_faults.py",
+            "kycc/test_faults.py",
+            "robosystems/test_faults.py",
+            "kycc/spark/test_equal.py",
+            "dataloader/dagster/test_loads.py",
+            "foundation/test_up.py",
+            "kycc/dagster/test_jobs.py",
+            "kycc/dagster/test_learning.py",
+            "foundation/dagster/launcher/test_services.py",
+        )
+    )
+}
 FOLDER_PREFIX = "quayside-tests-"
 TEMPLATE = "template_of_tests"
 
@@ -47,6 +66,23 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[SESSION_HOME] = str(folder)
         config.add_cleanup(lambda: _end_session(folder, lock))
     os.environ["QUAYSIDE_HOME"] = os.environ[SESSION_HOME]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # The longest first, so that no worker is alone with one at the end.
+    items.sort(key=lambda item: _LONGEST.get(item.path.relative_to(Path(__file__).parent).as_posix(), 0))
+
+
+def pytest_runtest_setup() -> None:
+    # What ignores or blocks these in this process would make every process that a later test starts immortal. A shell
+    # does it to its background jobs, a library could; what the kernel says counts, since Python knows of its own alone.
+    ours = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    status = Path("/proc/self/status").read_text()
+    masks = [int(mask, 16) for mask in re.findall(r"Sig(?:Ign|Blk):\s*(\w+)", status)]
+    if any(mask >> (number - 1) & 1 for mask in masks for number in ours):
+        for number in ours:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ours)
 
 
 def _end_session(folder: Path, lock: int) -> None:

@@ -66,6 +66,8 @@ class Services:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self.home,
+                # A shell's background job ignores Ctrl-C, and so would all that it starts.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
         return self.running[name]
 

@@ -22,6 +22,8 @@ Stamp = tuple[int, int, int]
 
 #: Libraries change when they are installed, not while somebody works: looked at this often, in seconds.
 LIBRARY_SECONDS = 10.0
+#: A file's time is that of the kernel's last tick, which may lie so far behind the clock.
+COARSE_NANOSECONDS = 10_000_000
 
 
 class Sources:
@@ -37,7 +39,7 @@ class Sources:
     def recording(self) -> Iterator[None]:
         """Remember what is opened for reading by Python code, and every module imported, until the block ends."""
         original = builtins.open
-        begun = time.time_ns()
+        begun = time.time_ns() - COARSE_NANOSECONDS
 
         def recording_open(file: Any, mode: str = "r", *rest: Any, **named: Any) -> Any:
             if isinstance(file, str | os.PathLike) and not set(mode) & set("wax+"):
