@@ -221,6 +221,8 @@ class DuckLakeDestination:
         lake = Lake(self._settings)
         if self._look.columns is None and columns is not None:
             self._ensure_schema(lake)
+            # Found missing only after the rows were written, it would have them read and written twice.
+            ducklake_state.ensure(self.con, self._settings)
         after = _Look(None)
         live = 0
         with ExitStack() as held:

@@ -84,6 +84,9 @@ def prune(con: duckdb.DuckDBPyConnection, config_id: int, table: str) -> None:
 
 def ensure(con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     """Make the table where it is missing."""
+    known = "SELECT count(*) FROM duckdb_tables() WHERE (database_name, schema_name, table_name) = (?, ?, ?)"
+    if con.execute(known, [CATALOG, SCHEMA, TABLE]).fetchone() == (1,):
+        return
     with advisory_lock(settings, "quayside.dataloader.load_states"):
         con.execute(f"CREATE SCHEMA IF NOT EXISTS {CATALOG}.{SCHEMA}")
         con.execute(
