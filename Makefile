@@ -90,7 +90,7 @@ simulate-year: env  ## twelve months of billing for a thousand graphs (SEED=, GR
 bench-billing: env  ## storage bills, allowances, events and consumes at 1k, 10k and 100k graphs, beside pgledger-style functions
 	$(BIN)/python -m benchmarks.billing
 
-faults-dataloader: env  ## kill DataLoader at random moments while its source changes (SEED=, KILLS=), 25 minutes
+faults-dataloader: env  ## kill DataLoader at random moments while its source changes (SEED=, KILLS=)
 	$(BIN)/python -W ignore -m tests.faults.dataloader --kills $(or $(KILLS),200) --seed $(or $(SEED),1)
 
 lock: $(UV)  ## resolve pyproject.toml anew into requirements.lock and requirements-spark.lock
