@@ -209,7 +209,7 @@ AWKWARD = Scorecard(
             points=(0, 5, 7, 11), missing=2, reason="r", missing_reason="m",
         ),
         Characteristic(
-            feature="select", label="l", kind="categorical", categories=(("it's", '"'), ("\\", "", "%s", "\n")),
+            feature="select", label="l", kind="categorical", categories=(("it's", '"'), ("\\", "", "%s", "\n", "'\a\\\f\v'")),
             points=(20, 40), other=80, missing=160, reason="r", missing_reason="m",
         ),
     ),
@@ -233,7 +233,7 @@ AWKWARD = Scorecard(
 
 def awkward_case() -> Case:
     numbers = [None, math.nan, math.inf, -math.inf, -0.1, 0.1, 1 / 3, math.nextafter(1 / 3, 1), 0.0, 5e300]
-    texts = [None, "it's", '"', "\\", "", "%s", "\n", "IT'S", " ", "\\\\"]
+    texts = [None, "it's", '"', "\\", "", "%s", "\n", "IT'S", "'\a\\\f\v'", "\\\\"]
     extras = [None, math.nan, math.inf, -math.inf, 0.0, 0.1 * 3, 1.0, 0.5, -3.0, 10.0]
     first, second = AWKWARD.features
     rows = [

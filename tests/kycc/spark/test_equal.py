@@ -32,6 +32,7 @@ from tests.kycc.features.batches import (
 )
 from tests.kycc.features.conftest import extracted
 from tests.kycc.scorecard.cases import Case, cases
+from tests.kycc.scorecard.test_sql import awkward_case
 
 from quayside.foundation.lake.export import export_table
 from quayside.foundation.settings import Settings
@@ -226,6 +227,7 @@ def test_random_cards(spark: SparkSession) -> None:
 
     draw()
     assert len(drawn) >= CARDS
+    drawn.append(awkward_case())
     made = reduce(lambda a, b: a.unionAll(b), (scored(spark, i, case) for i, case in enumerate(drawn)))
     found = {(row["batch_id"], row["party_id"]): row for row in made.toArrow().to_pylist()}
     assert len(found) == sum(len(case.rows) for case in drawn)

@@ -188,9 +188,21 @@ class _Writer:
         missing = exp.Is(this=column, expression=exp.null())
         case = exp.case().when(missing, _whole(item.missing), copy=False)
         for values, points in zip(item.categories, item.points, strict=True):
-            among = exp.In(this=column.copy(), expressions=[exp.Literal.string(value) for value in values])
+            among = exp.In(this=column.copy(), expressions=[self._text(value) for value in values])
             case = case.when(among, _whole(points), copy=False)
         return case.else_(_whole(item.other), copy=False)
+
+    def _text(self, value: str) -> exp.Expression:
+        """A string literal that the database reads back as this very text."""
+        from sqlglot import exp
+
+        # sqlglot writes these three as escapes, which Spark, MySQL and Snowflake read as the letters a, f and v.
+        pieces = re.split("([\a\f\v])", value)
+        if len(pieces) == 1:
+            return exp.Literal.string(value)
+        for at in range(0, len(pieces), 2):
+            pieces[at] = exp.Literal.string(pieces[at]).sql(self.dialect)[1:-1]
+        return exp.Var(this=f"'{''.join(pieces)}'")
 
     def condition(self, condition: Condition) -> exp.Expression:
         from sqlglot import exp
