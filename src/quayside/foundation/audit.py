@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from quayside.foundation.statements import execute
@@ -31,14 +32,18 @@ def acting_as(name: str) -> Iterator[None]:
 
 def actor() -> str:
     """Who acts here: who `acting_as` says, else ``user:<name>`` of the operating system."""
-    if (name := _actor.get()) is not None:
-        return name
+    name = _actor.get()
+    return _system_user(os.getuid()) if name is None else name
+
+
+@cache
+def _system_user(uid: int) -> str:
     import getpass
 
     try:
         return f"user:{getpass.getuser()}"
     except (KeyError, OSError):  # a container's user id that has no name
-        return f"user:{os.getuid()}"
+        return f"user:{uid}"
 
 
 def record(
