@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from quayside.dataloader.cancelling import Cancelling
@@ -16,6 +17,9 @@ from quayside.dataloader.cursor import Cursor
 from quayside.dataloader.destinations.destination import Destination, Fence, open_destination
 from quayside.dataloader.errors import CancelledError
 from quayside.dataloader.result import LoadResult
+from quayside.dataloader.sources.mark import mark
+from quayside.dataloader.sources.registry import cancel
+from quayside.dataloader.sources.source import open_source
 from quayside.dataloader.strategies import strategy_of
 from quayside.dataloader.strategies.strategy import Done, Load
 from quayside.foundation.errors import InputError, ServiceUnavailableError
@@ -28,6 +32,8 @@ if TYPE_CHECKING:
     from quayside.dataloader.sources.source import SourceTable
     from quayside.foundation.settings import Settings
 
+#: DuckDB's words for a statement that was interrupted.
+_INTERRUPTED = "INTERRUPT Error"
 _WITH_CURSOR = frozenset({"incremental", "append_only", "chunked_backfill"})
 
 
@@ -80,19 +86,23 @@ def load_table(
         con.execute("SET TimeZone = 'UTC'")
         # Where the lake is the default, DuckDB asks its catalog about every function and name: 10 ms a statement.
         con.execute("USE memory")
-        watched = stack.enter_context(Cancelling(con, fence or NoFence(), cancelled, on_progress))
+        ends = partial(cancel, settings, request, mark()) if source is None else None
+        watched = stack.enter_context(Cancelling(con, fence or NoFence(), cancelled, on_progress, ends))
         watched.check()
-        if source is None:
-            from quayside.dataloader.sources.source import open_source
-
-            source = stack.enter_context(open_source(settings, con, request))
-        destination = destination or open_destination(settings, con, request)
-        load = Load(settings, request, source, destination, watched, Cursor.of(request, source), watched.know)
-        with _explained(source, watched):
-            _check(load)
-            before = None if load.before is None or load.cursor is None else load.cursor.text(load.before)
-            done = strategy_of(request.load_strategy)(load)
-            return _result(load, done, before, time.perf_counter() - started)
+        with _stopped(watched):
+            if source is None:
+                source = stack.enter_context(open_source(settings, con, request))
+            watched.reads(source)
+            destination = destination or open_destination(settings, con, request)
+            load = Load(
+                settings, request, source, destination, watched, Cursor.of(request, source), watched.know
+            )
+            with _explained(source):
+                _check(load)
+                before = None if load.before is None or load.cursor is None else load.cursor.text(load.before)
+                done = strategy_of(request.load_strategy)(load)
+                watched.finish()  # it is committed: nothing may say that it was stopped
+                return _result(load, done, before, time.perf_counter() - started)
 
 
 def _check(load: Load) -> None:
@@ -137,7 +147,23 @@ def _result(load: Load, done: Done, before: str | None, seconds: float) -> LoadR
 
 
 @contextmanager
-def _explained(source: SourceTable, watched: Cancelling) -> Iterator[None]:
+def _stopped(watched: Cancelling) -> Iterator[None]:
+    """Whatever a load that was told to stop met in DuckDB, the source or the lake, it met because of that."""
+    import duckdb
+
+    try:
+        yield
+    except (duckdb.Error, ServiceUnavailableError, InputError) as error:
+        # DuckDB turns Ctrl-C into an interrupt, and a source may have put one into words of its own.
+        interrupted = isinstance(error, duckdb.InterruptException) or _INTERRUPTED in str(error)
+        if interrupted or (watched.is_told and not isinstance(error, InputError)):
+            watched.check()  # says why
+            raise CancelledError("The load was interrupted.") from None
+        raise
+
+
+@contextmanager
+def _explained(source: SourceTable) -> Iterator[None]:
     """Turn errors of DuckDB into what they mean here."""
     import duckdb
 
@@ -146,8 +172,7 @@ def _explained(source: SourceTable, watched: Cancelling) -> Iterator[None]:
     try:
         yield
     except duckdb.InterruptException:
-        watched.check()  # says why; without a reason it was Ctrl-C, which DuckDB turns into this
-        raise CancelledError("The load was interrupted.") from None
+        raise
     except duckdb.Error as error:
         if (meant := source.explain(error)) is not None:
             raise meant from None

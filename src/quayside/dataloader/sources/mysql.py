@@ -19,9 +19,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from quayside.dataloader.errors import SourceRefusedError, SourceUnavailableError, UnsupportedTypeError
-from quayside.dataloader.sources import mysql_types, scanner
+from quayside.dataloader.sources import mysql_errors, mysql_types, scanner
 from quayside.dataloader.sources.columns import check_columns
-from quayside.dataloader.sources.failures import without_secrets
 from quayside.dataloader.sources.fields import PROTECTION, Field, whole
 from quayside.dataloader.sources.ranges import ranges_of
 from quayside.dataloader.sources.source import Column, Predicate
@@ -43,16 +42,6 @@ FIELDS: Final = (
     Field("ssl_ca", plain=True),
     *PROTECTION,
 )
-_DENIED: Final = (
-    "access denied", "unknown database", "doesn't exist", "command denied", "unknown column", "read only transaction",
-    "is not allowed to connect", "authentication", "read-only",
-)  # fmt: skip
-_LOST: Final = (
-    "can't connect", "lost connection", "gone away", "too many connections", "connection refused", "timed out",
-    "max_statement_time", "maximum statement execution time", "lock wait timeout", "server shutdown", "unknown mysql server host",
-    "failed to connect", "was killed", "interrupted",
-)  # fmt: skip
-
 _log = logging.getLogger(__name__)
 
 
@@ -88,7 +77,7 @@ def open(
             ]
             table = MySQLTable(con, request, fields, readers)
         except duckdb.Error as error:
-            raise _meaning(str(error), request.db_config_key, fields) from None
+            raise mysql_errors.of_text(str(error), request.db_config_key, fields) from None
         yield table
 
 
@@ -190,9 +179,7 @@ class MySQLTable:
                 f"date that is none, such as 0000-00-00; read it in a query as NULLIF({_quote(column.name)}, 0), or as "
                 f"text: CAST({_quote(column.name)} AS CHAR)."
             )
-        if "mysql" in text.lower() or any(sign in text.lower() for sign in _LOST):
-            return _meaning(text, self._source, self._fields)
-        return None
+        return mysql_errors.of_reading(text, self._source, self._fields)
 
     # -- what there is ---------------------------------------------------------------------------------------------
 
@@ -279,7 +266,7 @@ class MySQLTable:
                 f"SELECT * FROM mysql_query({literal(self._readers[0])}, {literal(self._limited(statement))})"
             ).fetchall()
         except duckdb.Error as error:
-            raise _meaning(str(error), self._source, self._fields) from None
+            raise mysql_errors.of_text(str(error), self._source, self._fields) from None
 
     def _scalar(self, number: int, statement: str) -> Any:
         """One value of a column, as it arrives."""
@@ -293,7 +280,9 @@ class MySQLTable:
                 f"SELECT {cast} FROM mysql_query({literal(self._readers[0])}, {literal(self._limited(inner))})"
             ).fetchone()
         except duckdb.Error as error:
-            raise self.explain(error) or _meaning(str(error), self._source, self._fields) from None
+            raise self.explain(error) or mysql_errors.of_text(
+                str(error), self._source, self._fields
+            ) from None
         return None if row is None else row[0]
 
     def _cast(self, number: int, name: str | None = None) -> str:
@@ -388,18 +377,3 @@ def _greet(request: LoadRequest, fields: Mapping[str, str]) -> None:
         raise SourceUnavailableError(
             f"Source {request.db_config_key} does not answer at {host}:{port} within {seconds} s: {error}."
         ) from None
-
-
-def _meaning(text: str, source: str, fields: Mapping[str, str]) -> QuaysideError:
-    lines = text.strip().splitlines() or ["nothing was said"]
-    # The statement, which may be long, stands in quotes before what the server said.
-    said = without_secrets(
-        re.sub(r'^.*?(?:query|database) ".*": ', "", text.strip(), flags=re.DOTALL), fields
-    )
-    said = (said.splitlines() or lines)[0].strip().rstrip(".")
-    words = said.lower()
-    if any(sign in words for sign in _DENIED):
-        return SourceRefusedError(f"Source {source} refuses: {said}.")
-    if any(sign in words for sign in _LOST):
-        return SourceUnavailableError(f"Source {source} does not answer: {said}.")
-    return InputError(f"Source {source} cannot be read: {said}.")

@@ -18,7 +18,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
-from quayside.dataloader.sources import postgresql_errors, scanner
+from quayside.dataloader.sources import postgresql_errors, postgresql_session, scanner
 from quayside.dataloader.sources.fields import PROTECTION, Field, whole
 from quayside.dataloader.sources.postgresql_session import Session, Table, conninfo
 from quayside.dataloader.sources.ranges import ranges_of
@@ -54,8 +54,7 @@ def open(
     """Open the request's table or query; see `quayside.dataloader.sources.source.Source.open`."""
     import duckdb
 
-    if request.source_catalog:
-        fields = {**fields, "service_name": request.source_catalog}
+    fields = _of_catalog(request, fields)
     scanner.load(con, "postgres_scanner")
     with ExitStack() as stack:
         session = stack.enter_context(Session.open(request, fields))
@@ -85,6 +84,15 @@ def open(
         except duckdb.Error as error:
             raise postgresql_errors.of_text(str(error), session.source, fields) from None
         yield PostgresTable(con, request, session, readers)
+
+
+def cancel(request: LoadRequest, fields: Mapping[str, str], load: str) -> None:
+    """End what a load runs on the server; see `quayside.dataloader.sources.registry.cancel`."""
+    postgresql_session.cancel(request, _of_catalog(request, fields), load)
+
+
+def _of_catalog(request: LoadRequest, fields: Mapping[str, str]) -> Mapping[str, str]:
+    return {**fields, "service_name": request.source_catalog} if request.source_catalog else fields
 
 
 class PostgresTable:
@@ -173,7 +181,13 @@ class PostgresTable:
         ]
 
     def explain(self, error: Exception) -> QuaysideError | None:
-        return postgresql_errors.of_reading(error, self._session.source, self._session.fields, self._table)
+        session = self._session
+        return postgresql_errors.of_reading(
+            error, session.source, session.fields, self._table, session.answers
+        )
+
+    def passed(self) -> int | None:
+        return self._session.passed()
 
     def _pin(self) -> bool:
         """Have the readers take over the session's snapshot; False when the caller is in no transaction."""

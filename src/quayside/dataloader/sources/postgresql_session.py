@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -12,8 +13,10 @@ from quayside.dataloader.errors import SourceRefusedError
 from quayside.dataloader.sources import postgresql_errors
 from quayside.dataloader.sources.columns import check_columns
 from quayside.dataloader.sources.fields import whole
+from quayside.dataloader.sources.mark import mark, marked
 from quayside.dataloader.sources.postgresql_types import PostgresType, arrival
 from quayside.dataloader.sources.source import Column
+from quayside.foundation.errors import QuaysideError
 from quayside.foundation.lake.sql import identifier
 
 if TYPE_CHECKING:
@@ -56,6 +59,15 @@ SELECT t.oid, t.typname::text, t.typtype::text, e.typname::text, e.typtype::text
 FROM pg_catalog.pg_type t
 LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND e.typarray = t.oid
 WHERE t.oid = ANY(%s)
+"""
+#: Of this load's readers; the view is PostgreSQL 14's, and what is read of it is kept for the transaction unless told.
+_PASSED: Final = """
+SELECT coalesce(sum(p.tuples_processed), 0)::int8
+FROM pg_catalog.pg_stat_progress_copy p JOIN pg_catalog.pg_stat_activity a USING (pid) WHERE a.application_name = %s
+"""
+_CANCEL: Final = """
+SELECT pg_catalog.pg_cancel_backend(pid) FROM pg_catalog.pg_stat_activity
+WHERE application_name = %s AND usename = current_user AND pid <> pg_catalog.pg_backend_pid() AND state = 'active'
 """
 #: Values that are no place to continue from are left out of bounds.
 _FINITE: Final = {
@@ -104,6 +116,9 @@ class Session:
         self, connection: psycopg.Connection[tuple[Any, ...]], request: LoadRequest, fields: Mapping[str, str]
     ) -> None:
         self._connection = connection
+        #: Who asks: the thread that loads, or now and then the one that watches it.
+        self._asking = threading.Lock()
+        self._mark = mark()
         self._request = request
         self.fields = fields
         self.source = request.db_config_key
@@ -142,10 +157,37 @@ class Session:
         """
         import psycopg
 
+        with self._asking:
+            try:
+                return self._connection.execute(statement.encode(), values).fetchall()
+            except psycopg.Error as error:
+                raise postgresql_errors.of_driver(error, self.source, self.fields) from None
+
+    def answers(self) -> bool:
+        """Whether the server does, on this connection."""
         try:
-            return self._connection.execute(statement.encode(), values).fetchall()
-        except psycopg.Error as error:
-            raise postgresql_errors.of_driver(error, self.source, self.fields) from None
+            return bool(self.fetch("SELECT 1"))
+        except QuaysideError:
+            return False
+
+    def passed(self) -> int | None:
+        """Rows that this load's running reads have given so far, by the server's own count; from any thread.
+
+        None while the session is busy, and where the server does not count.
+        """
+        import psycopg
+
+        if self._connection.info.server_version < _TID_RANGE_SCAN or not self._asking.acquire(blocking=False):
+            return None
+        try:
+            self._connection.execute(b"SELECT pg_catalog.pg_stat_clear_snapshot()")
+            name = marked(self.fields["application_name"], self._mark)
+            row = self._connection.execute(_PASSED.encode(), [name]).fetchone()
+            return None if row is None else int(row[0])
+        except psycopg.Error:  # the thread that loads meets it too, and says so
+            return None
+        finally:
+            self._asking.release()
 
     def quote(self, value: Any) -> str:
         """A value as a literal that this server reads as that value and nothing else."""
@@ -224,16 +266,34 @@ class Session:
         """Name, type and modifier of each column of a statement that is not run."""
         from psycopg.pq import ExecStatus
 
-        server = self._connection.pgconn
-        prepared = server.prepare(b"", statement.encode())
-        if prepared.status == ExecStatus.COMMAND_OK:
-            prepared = server.describe_prepared(b"")
+        with self._asking:
+            server = self._connection.pgconn
+            prepared = server.prepare(b"", statement.encode())
+            if prepared.status == ExecStatus.COMMAND_OK:
+                prepared = server.describe_prepared(b"")
         if prepared.status != ExecStatus.COMMAND_OK:
             raise postgresql_errors.of_result(prepared, self.source, self.fields)
         return [
             ((prepared.fname(i) or b"").decode(), prepared.ftype(i), prepared.fmod(i))
             for i in range(prepared.nfields)
         ]
+
+
+def cancel(request: LoadRequest, fields: Mapping[str, str], load: str) -> None:
+    """Cancel what the sessions marked `load` run; the same user may. DuckDB would read a cancelled answer to its end.
+
+    Raises:
+        SourceUnavailableError, SourceRefusedError.
+    """
+    import psycopg
+
+    brief = {**fields, "connect_timeout_seconds": "2", "statement_timeout_seconds": "2"}
+    with closing(connect(request, brief)) as connection:
+        connection.autocommit = True
+        try:
+            connection.execute(_CANCEL.encode(), [marked(fields["application_name"], load)])
+        except psycopg.Error as error:
+            raise postgresql_errors.of_driver(error, request.db_config_key, fields) from None
 
 
 def connect(request: LoadRequest, fields: Mapping[str, str]) -> psycopg.Connection[tuple[Any, ...]]:
@@ -265,7 +325,7 @@ def _options(request: LoadRequest, fields: Mapping[str, str], *, reading: bool) 
         settings |= {"TimeZone": "UTC", "DateStyle": "ISO", "IntervalStyle": "postgres"}
     return {
         "connect_timeout": str(max(2, whole(request.db_config_key, fields, "connect_timeout_seconds"))),
-        "application_name": fields["application_name"],
+        "application_name": marked(fields["application_name"]),
         "client_encoding": "UTF8",
         "keepalives_idle": "30",
         "keepalives_interval": "10",

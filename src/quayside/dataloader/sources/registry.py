@@ -62,6 +62,23 @@ def open_source(
 ) -> Iterator[SourceTable]:
     """`quayside.dataloader.sources.source.open_source`."""
     module = source_module(request.db_type)
+    with module.open(con, request, _fields(settings, module, request)) as table:
+        yield table
+
+
+def cancel(settings: Settings, request: LoadRequest, load: str) -> None:
+    """Have the source end what the load with this mark runs there, where its ``db_type`` has a way: from any thread.
+
+    Raises:
+        QuaysideError: it could not be told.
+    """
+    module = source_module(request.db_type)
+    if hasattr(module, "cancel"):
+        module.cancel(request, _fields(settings, module, request), load)
+
+
+def _fields(settings: Settings, module: ModuleType, request: LoadRequest) -> dict[str, str]:
+    """The connection fields, with their secrets."""
     scope = open_scope(settings, request.db_kv_scope)
     # Columns of the source's row; its db_config_value goes before them.
     known = {field.name for field in module.FIELDS}
@@ -71,6 +88,4 @@ def open_source(
     values = {
         name: value for name, value in protection.items() if value is not None
     } | request.db_config_value
-    fields = resolve_fields(request.db_config_key, module.FIELDS, values, scope)
-    with module.open(con, request, fields) as table:
-        yield table
+    return resolve_fields(request.db_config_key, module.FIELDS, values, scope)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import duckdb
@@ -109,6 +109,15 @@ class SourceTable(Protocol):
         A `SourceUnavailableError` may pass by itself; a `SourceRefusedError`, `UnsupportedTypeError` or `InputError`
         will not.
         """
+        ...
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """A `SourceTable` that knows how many rows its reads have given while they run."""
+
+    def passed(self) -> int | None:
+        """Rows given so far by the reads that are running now; None = cannot be told at the moment. From any thread."""
         ...
 
 
