@@ -11,6 +11,7 @@ and pruning those rows. Does not belong here: what a strategy remembers.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
@@ -84,8 +85,10 @@ def prune(con: duckdb.DuckDBPyConnection, config_id: int, table: str) -> None:
 
 def ensure(con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     """Make the table where it is missing."""
-    known = "SELECT count(*) FROM duckdb_tables() WHERE (database_name, schema_name, table_name) = (?, ?, ?)"
-    if con.execute(known, [CATALOG, SCHEMA, TABLE]).fetchone() == (1,):
+    import duckdb
+
+    with suppress(duckdb.CatalogException):
+        con.execute(f"SELECT 1 FROM {_STATES} LIMIT 0")
         return
     with advisory_lock(settings, "quayside.dataloader.load_states"):
         con.execute(f"CREATE SCHEMA IF NOT EXISTS {CATALOG}.{SCHEMA}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from quayside.foundation.errors import NotFoundError
 from quayside.foundation.lake.session import CATALOG
-from quayside.foundation.lake.sql import identifier
+from quayside.foundation.lake.sql import identifier, literal
 
 if TYPE_CHECKING:
     import duckdb
@@ -81,6 +81,15 @@ def tables(con: duckdb.DuckDBPyConnection) -> list[TableState]:
         """  # noqa: S608  names of our own
     ).fetchall()
     return [TableState(table, int(n), int(f), int(b), int(d), at) for table, n, f, b, d, at in rows]
+
+
+def ask(con: duckdb.DuckDBPyConnection, sql: str) -> list[tuple[Any, ...]]:
+    """Rows of one SELECT that PostgreSQL runs over the catalog's tables, which are in schema ``lake``, as last committed.
+
+    A third of what DuckDB takes to plan the same over its attachment. Values stand in it as `literal`.
+    """
+    query = f"SELECT * FROM postgres_query('__ducklake_metadata_{CATALOG}', {literal(sql)})"  # noqa: S608  quoted
+    return con.execute(query).fetchall()
 
 
 def snapshots(con: duckdb.DuckDBPyConnection, limit: int | None = None) -> list[Snapshot]:

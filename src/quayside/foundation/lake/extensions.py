@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from quayside.foundation.errors import SettingsError
+from quayside.foundation.lake.sql import literal
 
 if TYPE_CHECKING:
     import duckdb
@@ -19,8 +20,10 @@ LAKE_EXTENSIONS: Final = ("postgres_scanner", "ducklake")
 def load_extensions(con: duckdb.DuckDBPyConnection, folder: Path, names: tuple[str, ...]) -> None:
     """Load extensions into a connection whose ``extension_directory`` is `folder`, linking them there when missing.
 
-    A link costs nothing where a copy would be 100 MB per state folder; DuckDB checks the signature of what it loads
-    either way. Other tools that use the same folder (dbt, a DuckDB shell) find them by name.
+    They are loaded by their path in the wheel, and a connection with ``allow_unsigned_extensions`` (those of the lake) does
+    not check signatures: 0.1 CPU seconds for each at every connection. A wheel's hash is pinned and checked when it is
+    installed, and whoever can write there can write our own modules. The links are for other tools that use the same folder
+    (dbt, a DuckDB shell); they find extensions by name, and check signatures.
 
     Raises:
         SettingsError: the wheel of an extension is not installed for this DuckDB and platform.
@@ -30,8 +33,9 @@ def load_extensions(con: duckdb.DuckDBPyConnection, folder: Path, names: tuple[s
     )
     version, platform = row.fetchone() or ("", "")
     for name in names:
-        _link(_wheel_file(name, version), folder / version / platform / f"{name}.duckdb_extension")
-        con.execute(f"LOAD {name}")
+        file = _wheel_file(name, version)
+        _link(file, folder / version / platform / f"{name}.duckdb_extension")
+        con.execute(f"LOAD {literal(str(file))}")
 
 
 def _wheel_file(name: str, version: str) -> Path:

@@ -75,6 +75,7 @@ def open_connection(
         "extension_directory": str(extensions),
         "autoinstall_known_extensions": False,
         "autoload_known_extensions": False,
+        "allow_unsigned_extensions": True,  # see `load_extensions`
         "temp_directory": str(_temp_directory(settings.home / "duckdb" / "tmp")),
         "preserve_insertion_order": False,
     }
