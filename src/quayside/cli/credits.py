@@ -85,6 +85,10 @@ def _show(result: Any, as_json: bool) -> None:
         console.show([{"": name, "value": value} for name, value in rows[0].items()])
 
 
+def _usd(cents: int) -> Decimal:
+    return Decimal(cents).scaleb(-2)
+
+
 def _moment(text: str) -> datetime:
     from quayside.foundation.errors import UsageError
 
@@ -292,11 +296,30 @@ def bill_storage(
 
 @bill_app.command("overage")
 def bill_overage(month: Month = None, dry_run: DryRun = False, as_json: Json = False) -> None:
-    """Invoice the debts of a month that is over, by default the last."""
+    """Invoice the debts of a month that is over, by default the last, without the prices of plans."""
     from quayside.robosystems import billing
 
     with _books() as con:
         _show(billing.bill_overage(con, _last_month(month), dry_run=dry_run), as_json)
+
+
+@bill_app.command("invoices")
+def bill_invoices(
+    month: Month = None,
+    since: Annotated[
+        str | None,
+        typer.Option(help="First month whose fees are billed if they are not. Left out: the one before."),
+    ] = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Invoice a month that is over, by default the last: debts and plans, one invoice per customer."""
+    from quayside.robosystems import billing
+    from quayside.robosystems.periods import parse_month
+
+    with _books() as con:
+        first = parse_month(since) if since else None
+        _show(billing.bill_month(con, _last_month(month), since=first, dry_run=dry_run), as_json)
 
 
 @bill_app.command("allowances")
@@ -391,6 +414,46 @@ def invoices(
 
     with _books() as con:
         _show(billing.invoices(con, customer, state), as_json)  # pyright: ignore[reportArgumentType] - an unknown one finds none
+
+
+@app.command()
+def invoice(
+    number: Annotated[str, typer.Argument(help="As in 2026-000001.")],
+    as_json: Json = False,
+) -> None:
+    """An invoice with its lines."""
+    from quayside.foundation import console
+    from quayside.robosystems import billing
+
+    with _books() as con:
+        found = billing.get_invoice(con, number)
+        lines = billing.invoice_lines(con, found.invoice_id)
+    if as_json:
+        console.show_json(asdict(found) | {"lines": lines})
+        return
+    due = f", due on {found.due_on}" if found.state == "open" else ""
+    typer.echo(f"Invoice {found.number} to {found.customer_id} is {found.state}{due}.")
+    console.show(
+        [
+            *(
+                {**line, "period": f"{line['period']:%Y-%m}", "usd": _usd(line["amount_cents"])}
+                for line in lines
+            ),
+            {"description": "Total", "usd": _usd(found.total_cents)},
+        ],
+        columns=("period", "description", "quantity", "unit_usd", "usd"),
+    )
+
+
+@app.command("write-off")
+def write_off(
+    number: Annotated[str, typer.Argument(help="As in 2026-000001.")], as_json: Json = False
+) -> None:
+    """Give an open invoice up as uncollectible; it may still be paid."""
+    from quayside.robosystems import billing
+
+    with _books() as con:
+        _show(billing.write_off(con, number), as_json)
 
 
 @app.command()

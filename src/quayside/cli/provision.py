@@ -95,23 +95,102 @@ def customer(
 @app.command()
 def order(
     customer_id: Annotated[str, typer.Argument(help="Id of the customer.")],
-    plan: Annotated[str, typer.Argument(help="standard, large, xlarge …")],
+    plan: Annotated[str, typer.Argument(help="standard, large, xlarge; of a repository: starter …")],
     name: Annotated[str, typer.Option(help="Name of the graph.")] = "",
     kind: Annotated[str, typer.Option(help="generic or entity.")] = "generic",
+    repository: Annotated[
+        str | None, typer.Option(help="Access to this shared repository instead of a graph.")
+    ] = None,
+    user: Annotated[str | None, typer.Option(help="Who reads the repository.")] = None,
+    fees: Annotated[
+        str, typer.Option(help="The plan's monthly price: invoiced, or paid elsewhere.")
+    ] = "invoiced",
     subscription_id: Annotated[
         str | None, typer.Option("--id", help="The same id again orders nothing new.")
     ] = None,
     overdraw: Annotated[bool, typer.Option("--overdraw", help="Its credits may go below 0.")] = False,
 ) -> None:
-    """Order a graph; nothing happens before it is paid."""
+    """Order a graph, or access to a shared repository; nothing happens before it is paid."""
     from quayside.foundation.errors import UsageError
     from quayside.robosystems.graphs import SCHEMAS
 
     if kind not in SCHEMAS:
         raise UsageError(f"There is no kind of graph {kind!r}: there are {', '.join(sorted(SCHEMAS))}.")
+    if (repository is None) != (user is None):
+        raise UsageError("Access to a repository needs --repository and --user.")
+    request: dict[str, Any] = {"may_overdraw": overdraw}
+    if repository is None:
+        request |= {"name": name, "kind": kind}
+    else:
+        request |= {"repository": repository, "user": user}
     with _subscriptions() as subscriptions:
-        request = {"name": name, "kind": kind, "may_overdraw": overdraw}
-        _say(subscriptions.create(customer_id, plan, subscription_id=subscription_id, request=request))
+        _say(
+            subscriptions.create(
+                customer_id,
+                plan,
+                subscription_id=subscription_id,
+                resource_type="graph" if repository is None else "repository",
+                request=request,
+                invoiced=_invoiced(fees),
+            )
+        )
+
+
+@app.command()
+def repository(
+    repository_id: Annotated[str, typer.Argument(help="Its id, as in sec.")],
+    owner: Annotated[str, typer.Option(help="The customer it belongs to.")],
+    name: Annotated[str, typer.Option(help="For people.")] = "",
+    schema: Annotated[str, typer.Option(help="generic or entity.")] = "generic",
+) -> None:
+    """Make a shared repository: a graph that many users read, each with a plan and credits."""
+    from quayside.robosystems.provisioning import make_repository
+
+    with open_database() as (settings, con):
+        made = make_repository(con, _graphs(settings), repository_id, owner, name=name, schema=schema)
+    typer.echo(f"Repository {repository_id} {'was made' if made else 'is there already'}.")
+
+
+@app.command()
+def access(
+    repository_id: Annotated[str | None, typer.Argument(help="Left out: all repositories.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Who has access to shared repositories now."""
+    from quayside.foundation import console
+    from quayside.robosystems.provisioning import readers
+
+    with open_database() as (_, con):
+        rows = readers(con, repository_id)
+    (console.show_json if as_json else console.show)(rows)
+
+
+@app.command()
+def fees(
+    subscription_id: Id,
+    where: Annotated[str, typer.Argument(help="invoiced or elsewhere.")],
+    since: Annotated[
+        datetime | None,
+        typer.Option("--from", formats=["%Y-%m-%d"], help="First day that is invoiced; left out: today."),
+    ] = None,
+) -> None:
+    """Say whether the plan's monthly price is invoiced, and from which day on."""
+    from quayside.robosystems.periods import utc_now
+
+    first = (since or utc_now()).date() if _invoiced(where) else None
+    with _subscriptions() as subscriptions:
+        subscriptions.invoice_fees(subscription_id, first)
+    typer.echo(
+        f"Fees of subscription {subscription_id} are {f'invoiced from {first} on' if first else 'paid elsewhere'}."
+    )
+
+
+def _invoiced(fees: str) -> bool:
+    from quayside.foundation.errors import UsageError
+
+    if fees not in ("invoiced", "elsewhere"):
+        raise UsageError(f"Fees are invoiced or paid elsewhere, not {fees!r}: write invoiced or elsewhere.")
+    return fees == "invoiced"
 
 
 @app.command()
@@ -181,12 +260,17 @@ def plan(
         typer.Option("--from", formats=["%Y-%m-%dT%H:%M", "%Y-%m-%d"], help="UTC; left out: now."),
     ] = None,
 ) -> None:
-    """Change the plan, now or from a moment on."""
+    """Change the plan, now or from a moment on; a larger one brings its credits for the rest of the month."""
     from datetime import UTC
+
+    from quayside.robosystems.billing import apply_upgrades
 
     moment = None if effective_at is None else effective_at.replace(tzinfo=UTC)
     with _subscriptions() as subscriptions:
         _say(subscriptions.change_plan(subscription_id, name, effective_at=moment))
+        brought = apply_upgrades(subscriptions.connection).credits
+    if brought:
+        typer.echo(f"The larger plan brings {brought.normalize():f} credits for the rest of the month.")
 
 
 @app.command()

@@ -50,6 +50,16 @@ def state_at(moment: str) -> str:
             s.state) END"""
 
 
+def version_at(plan: str, moment: str) -> str:
+    """SQL for the row of a plan in force at a moment, both given as SQL; of a plan made after it, the first row.
+
+    It can be joined laterally; a plan that was ordered always has one.
+    """
+    return f"""(
+        SELECT * FROM robosystems.plans AS version WHERE version.plan = {plan}
+        ORDER BY version.effective_from <= {moment} DESC, abs(extract(epoch FROM version.effective_from - {moment})) LIMIT 1)"""
+
+
 @dataclass(frozen=True)
 class Plan:
     """A plan as it is at some moment."""

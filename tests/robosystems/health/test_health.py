@@ -46,6 +46,11 @@ def late_subscription(con: Connection) -> None:
     con.execute("DELETE FROM robosystems.usage_snapshots")
 
 
+def unbilled_fee(con: Connection) -> None:
+    subscribe(con, "late", at=NOW - timedelta(days=40))
+    con.execute("UPDATE robosystems.subscriptions SET fees_from = '2026-01-01' WHERE graph_id = 'late'")
+
+
 def forgotten_day(con: Connection) -> None:
     account = con.execute("SELECT id FROM robosystems.accounts WHERE graph_id = 'g'").fetchone()
     assert account is not None
@@ -91,6 +96,7 @@ def held_event(con: Connection) -> None:
     [
         (late_subscription, "allowances overdue", "sub-late"),
         (late_subscription, "snapshots missing", "g"),
+        (unbilled_fee, "fees not invoiced", "sub-late"),
         (forgotten_day, "days not billed", "g"),
         (old_debt, "debts without an invoice", "debtor"),
         (stuck, "subscriptions stuck", "stuck"),
@@ -133,4 +139,4 @@ def test_tampering_with_the_books_is_found(healthy: Connection, statement: str, 
 
 
 def test_every_check_is_tried_here():
-    assert len({check.name for check in CHECKS}) == len(CHECKS) == 15
+    assert len({check.name for check in CHECKS}) == len(CHECKS) == 16

@@ -15,6 +15,7 @@ from quayside.foundation import audit
 from quayside.foundation.errors import ConflictError, NotFoundError, UsageError
 from quayside.foundation.postgres import connect
 from quayside.foundation.settings import Settings
+from quayside.robosystems.periods import utc_now
 from quayside.robosystems.subscriptions import MOVES, Subscription, Subscriptions, may_move
 from quayside.robosystems.subscriptions.store import apply_plan_changes
 
@@ -142,11 +143,27 @@ def test_payment_told_twice_or_late_makes_one_graph(subscriptions: Subscriptions
     assert subscriptions.paid("s2").state == "active"
 
 
-def test_orders_are_taken_once_and_only_for_what_exists(subscriptions: Subscriptions) -> None:
+def test_orders_are_taken_once_and_only_for_what_exists(
+    con: psycopg.Connection[Any], subscriptions: Subscriptions
+) -> None:
     first = subscriptions.create("c", "standard", subscription_id="s1", request={"name": "books"})
     assert subscriptions.create("c", "standard", subscription_id="s1") == first
     assert first.request == {"name": "books"}
-    assert subscriptions.create("c", "starter", resource_type="repository").state == "pending"
+    con.execute(
+        "INSERT INTO robosystems.graphs (graph_id, customer_id, kind) VALUES ('sec', 'c', 'repository')"
+    )
+    reader = {"repository": "sec", "user": "u1"}
+    first = subscriptions.create("c", "starter", resource_type="repository", request=reader)
+    assert (first.state, first.graph_id, first.fees_from) == ("pending", "sec:u1", utc_now().date())
+    with pytest.raises(ConflictError, match=f"sec:u1 has subscription {first.subscription_id} already"):
+        subscriptions.create("c", "starter", resource_type="repository", request=reader)
+    for request, error, said in (
+        ({"repository": "sec", "user": "a b"}, UsageError, "no user of a repository"),
+        ({"repository": "sec"}, UsageError, "no user of a repository"),
+        ({"repository": "kg1", "user": "u2"}, NotFoundError, "no shared repository 'kg1'"),
+    ):
+        with pytest.raises(error, match=said):
+            subscriptions.create("c", "starter", resource_type="repository", request=request)
     with pytest.raises(NotFoundError, match="no customer 'x'"):
         subscriptions.create("x", "standard")
     with pytest.raises(NotFoundError, match=r"no plan 'huge': there are .*xlarge"):
@@ -154,7 +171,9 @@ def test_orders_are_taken_once_and_only_for_what_exists(subscriptions: Subscript
     with pytest.raises(UsageError, match="Plan starter is for a repository, not for a graph"):
         subscriptions.create("c", "starter")
     with pytest.raises(ConflictError, match="another order"):
-        subscriptions.create("c", "starter", resource_type="repository", subscription_id="s1")
+        subscriptions.create(
+            "c", "starter", resource_type="repository", request=reader | {"user": "u2"}, subscription_id="s1"
+        )
 
 
 def test_canceling_now_later_and_coming_back(subscriptions: Subscriptions) -> None:

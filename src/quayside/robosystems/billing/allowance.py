@@ -28,6 +28,7 @@ from quayside.robosystems.periods import (
     start_of,
 )
 from quayside.robosystems.plans import PLAN_RANGES, plan, plan_at, state_at
+from quayside.robosystems.subscriptions.store import apply_plan_changes
 
 if TYPE_CHECKING:
     import psycopg
@@ -118,6 +119,7 @@ def allocate(
     }
     graphs, written, credits = 0, 0, Decimal(0)
     with work.run(con, dry_run):
+        apply_plan_changes(con, author.at)
         con.execute("DROP TABLE IF EXISTS quayside_allowances")
         con.execute(_DUE.encode(), bound)
         con.execute("ANALYZE quayside_allowances")
@@ -161,13 +163,16 @@ def first_allowance(
     key = f"allowance:{graph_id}:{month:%Y-%m}"
     until = max(next_month(month), next_month(month_of(author.at)))
     with posting.unit(con):
+        account = accounts.account_id(con, graph_id)
+        if undone := _undone(con, account, month):
+            key += f":again:{undone}"
         posting.post(
             con,
             _COLUMNS,
             f"SELECT %(account)s, %(key)s, 'allowance', %(plan)s, {posting.ALLOWANCE}, %(credits)s, %(start)s, %(month)s,"
             " 'allowance', %(until)s, %(rollover)s, %(rollover_until)s",
             {
-                "account": accounts.account_id(con, graph_id),
+                "account": account,
                 "key": key,
                 "plan": plan_name,
                 "credits": credits,
@@ -184,3 +189,13 @@ def first_allowance(
         ).fetchone()
     assert row is not None
     return Entry(*row)
+
+
+def _undone(con: psycopg.Connection[Any], account: int, month: date) -> int:
+    """Allowances of a month that were taken back: the user of a repository has one account in all lives of a subscription."""
+    row = con.execute(
+        "SELECT count(*) FROM robosystems.transfers AS t JOIN robosystems.transfers AS v ON v.reverses = t.id"
+        " WHERE t.account_id = %s AND t.kind = 'allowance' AND t.period = %s AND v.kind = 'void'",
+        [account, month],
+    ).fetchone()
+    return row[0] if row else 0

@@ -27,7 +27,7 @@ _STAGE: Final = """
 CREATE TEMPORARY TABLE IF NOT EXISTS quayside_lines (
     invoice_id bigint, customer_id text NOT NULL, kind text NOT NULL, graph_id text, subscription_id text,
     period date NOT NULL, description text NOT NULL, quantity numeric NOT NULL, unit_usd numeric NOT NULL,
-    amount_cents bigint NOT NULL, transfer_id bigint
+    amount_cents bigint NOT NULL, transfer_id bigint, plan text, replaces bigint
 ) ON COMMIT DELETE ROWS
 """
 _DRAFT: Final = """
@@ -40,9 +40,10 @@ UPDATE quayside_lines AS l SET invoice_id = m.id FROM made AS m WHERE m.customer
 """
 _LINES: Final = """
 INSERT INTO robosystems.invoice_lines (invoice_id, kind, graph_id, subscription_id, period, description, quantity, unit_usd,
-                                       amount_cents, transfer_id)
-SELECT invoice_id, kind, graph_id, subscription_id, period, description, quantity, unit_usd, amount_cents, transfer_id
-FROM quayside_lines ORDER BY invoice_id, graph_id, subscription_id
+                                       amount_cents, transfer_id, plan, replaces)
+SELECT invoice_id, kind, graph_id, subscription_id, period, description, quantity, unit_usd, amount_cents, transfer_id,
+       plan, replaces
+FROM quayside_lines ORDER BY invoice_id, kind DESC, period, graph_id, subscription_id, description
 """
 _ISSUE: Final = """
 UPDATE robosystems.invoices AS i
@@ -79,10 +80,31 @@ def issue(
     con: psycopg.Connection[Any], period: date, columns: str, rows: str, bound: dict[str, Any], author: Author
 ) -> int:
     """Issue one invoice per customer over the lines that a SELECT gives, in the caller's transaction; how many."""
+    begin_lines(con)
+    add_lines(con, columns, rows, bound)
+    return issue_lines(con, period, author)
+
+
+def begin_lines(con: psycopg.Connection[Any]) -> None:
+    """Begin to gather lines, in the caller's transaction."""
     con.execute(_STAGE)
     con.execute("DELETE FROM quayside_lines")
-    if not con.execute(f"INSERT INTO quayside_lines ({columns}) {rows}".encode(), bound).rowcount:
-        return 0
+
+
+def add_lines(
+    con: psycopg.Connection[Any], columns: str, rows: str, bound: dict[str, Any]
+) -> tuple[int, int]:
+    """Gather the lines that a SELECT gives; how many, and their cents."""
+    row = con.execute(
+        f"WITH added AS (INSERT INTO quayside_lines ({columns}) {rows} RETURNING amount_cents)"
+        " SELECT count(*), coalesce(sum(amount_cents), 0)::bigint FROM added".encode(),
+        bound,
+    ).fetchone()
+    return row or (0, 0)
+
+
+def issue_lines(con: psycopg.Connection[Any], period: date, author: Author) -> int:
+    """Issue one invoice per customer over the lines that were gathered; how many."""
     con.execute(_DRAFT, author.bound | {"period": period})
     con.execute(_LINES)
     return con.execute(_ISSUE, author.bound).rowcount
@@ -100,7 +122,21 @@ def invoices(
     return [Invoice(*row) for row in found]
 
 
-def lines(con: psycopg.Connection[Any], invoice_id: int) -> list[dict[str, Any]]:
+def get_invoice(con: psycopg.Connection[Any], number: str) -> Invoice:
+    """An issued invoice by its number. Raises: NotFoundError."""
+    return _by_number(con, number)
+
+
+def _by_number(con: psycopg.Connection[Any], number: str, locking: str = "") -> Invoice:
+    found = con.execute(
+        f"{_SELECT} WHERE i.series || '-' || lpad(i.number::text, 6, '0') = %s {locking}".encode(), [number]
+    ).fetchone()
+    if found is None:
+        raise NotFoundError(f"There is no invoice {number!r}: `quayside credits invoices` lists them.")
+    return Invoice(*found)
+
+
+def invoice_lines(con: psycopg.Connection[Any], invoice_id: int) -> list[dict[str, Any]]:
     """The lines of an invoice as rows for a reader."""
     names = ("kind", "graph_id", "period", "description", "quantity", "unit_usd", "amount_cents")
     found = con.execute(
@@ -148,12 +184,7 @@ def _end(
     con: psycopg.Connection[Any], number: str, state: State, author: Author, reference: str | None = None
 ) -> Invoice:
     with unit(con):
-        found = con.execute(
-            _SELECT + " WHERE i.series || '-' || lpad(i.number::text, 6, '0') = %s FOR UPDATE", [number]
-        ).fetchone()
-        if found is None:
-            raise NotFoundError(f"There is no invoice {number!r}.")
-        invoice = Invoice(*found)
+        invoice = _by_number(con, number, "FOR UPDATE")
         if invoice.state == state:
             known = con.execute(
                 "SELECT payment_reference FROM robosystems.invoices WHERE id = %s", [invoice.invoice_id]

@@ -22,6 +22,8 @@ from quayside.robosystems.plans import OVERAGE_CREDIT_USD, price
 if TYPE_CHECKING:
     import psycopg
 
+    from quayside.robosystems.ledger.posting import Author
+
 _IN_DEBT: Final = "SELECT id FROM robosystems.accounts WHERE balance < 0"
 #: Debts of the end of a month (before ``until``) that are still there, were not invoiced for it, and whose payer is known.
 _OWED: Final = """
@@ -70,8 +72,7 @@ class Overage:
 
 def owed(con: psycopg.Connection[Any], month: date) -> int:
     """How many graphs have a debt of the end of a month that is still to be invoiced."""
-    bound = {"month": month, "until": start_of(next_month(month))}
-    row = con.execute(f"SELECT count(*) FROM ({_OWED}) AS o".encode(), bound).fetchone()
+    row = con.execute(f"SELECT count(*) FROM ({_OWED}) AS o".encode(), _bound(month)).fetchone()
     return row[0] if row else 0
 
 
@@ -91,32 +92,51 @@ def bill_overage(
         NotFoundError: there was no price of a credit in that month.
     """
     author = work.author_of(at, run_id)
-    until = start_of(next_month(month))
-    if until > author.at:
-        raise UsageError(
-            f"{month:%Y-%m} is not over: its overage is billed on the first day of the next month."
-        )
-    bound = author.bound | {"month": month, "until": until}
+    check_over(month, author)
     with work.run(con, dry_run), con.transaction():
-        posting.lock(con, _IN_DEBT)
-        done = posting.post(con, _COLUMNS, _ROWS, bound, author)
-        issued = cents = 0
-        if done.transfers:
-            bound["credit_usd"] = price(con, OVERAGE_CREDIT_USD, start_of(month))
-            issued = invoicing.issue(con, month, _LINE_COLUMNS, _LINES, bound, author)
-            row = con.execute("SELECT sum(amount_cents) FROM quayside_lines").fetchone()
-            cents = int(row[0]) if row else 0
-        orphans = [
-            graph
-            for (graph,) in con.execute(
-                f"SELECT graph_id FROM ({_OWED}) AS o WHERE customer_id IS NULL ORDER BY graph_id".encode(),
-                bound,
-            )
-        ]
+        invoicing.begin_lines(con)
+        done, cents = clear(con, month, author)
+        issued = invoicing.issue_lines(con, month, author)
+        orphans = unpaid(con, month)
+    refuse_orphans(orphans, month)
+    return Overage(month, done.accounts, done.change, cents, issued, dry_run)
+
+
+def check_over(month: date, author: Author) -> None:
+    """Raises: UsageError: the month is not over."""
+    if start_of(next_month(month)) > author.at:
+        raise UsageError(f"{month:%Y-%m} is not over: it is billed on the first day of the next month.")
+
+
+def clear(con: psycopg.Connection[Any], month: date, author: Author) -> tuple[posting.Posted, int]:
+    """Clear the debts of a month and gather their invoice lines, in the caller's transaction; with the lines' cents."""
+    bound = author.bound | _bound(month)
+    posting.lock(con, _IN_DEBT)
+    done = posting.post(con, _COLUMNS, _ROWS, bound, author)
+    if not done.transfers:
+        return done, 0
+    bound["credit_usd"] = price(con, OVERAGE_CREDIT_USD, start_of(month))
+    return done, invoicing.add_lines(con, _LINE_COLUMNS, _LINES, bound)[1]
+
+
+def unpaid(con: psycopg.Connection[Any], month: date) -> list[str]:
+    """Graphs with a debt of a month and nobody to send an invoice to."""
+    found = con.execute(
+        f"SELECT graph_id FROM ({_OWED}) AS o WHERE customer_id IS NULL ORDER BY graph_id".encode(),
+        _bound(month),
+    )
+    return [graph for (graph,) in found]
+
+
+def refuse_orphans(orphans: list[str], month: date) -> None:
+    """Raises: BooksError: there are any."""
     if orphans:
         shown = ", ".join(orphans[:10]) + (" …" if len(orphans) > 10 else "")
         raise BooksError(
             f"{len(orphans)} graphs owe credits of {month:%Y-%m} and have no customer to invoice: {shown}. "
             "All others were billed; give these a customer and run the month again."
         )
-    return Overage(month, done.accounts, done.change, cents, issued, dry_run)
+
+
+def _bound(month: date) -> dict[str, Any]:
+    return {"month": month, "until": start_of(next_month(month))}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from quayside.robosystems.billing.fees import due
 from quayside.robosystems.health.check import Check
 from quayside.robosystems.plans import state_at
 
@@ -133,6 +134,18 @@ CHECKS: Final[tuple[Check, ...]] = (
           AND NOT EXISTS (SELECT FROM robosystems.transfers AS t WHERE t.key = 'allowance:' || s.graph_id || ':'
                           || to_char(%(now)s::timestamptz AT TIME ZONE 'UTC', 'YYYY-MM'))
         ORDER BY s.subscription_id
+        """,
+    ),
+    Check(
+        "fees not invoiced",
+        "red",
+        "Which subscriptions were not invoiced for last month, a day into this one?",
+        f"""
+        SELECT subscription_id, description
+        FROM ({due("ARRAY[(date_trunc('month', %(now)s::timestamptz AT TIME ZONE 'UTC') - interval '1 month')::date]")})
+             AS f (customer_id, kind, graph_id, subscription_id, period, description, quantity, unit_usd, cents, plan, replaces)
+        WHERE replaces IS NULL AND date_trunc('month', %(now)s::timestamptz, 'UTC') < %(now)s::timestamptz - interval '1 day'
+        ORDER BY subscription_id
         """,
     ),
     Check(

@@ -26,7 +26,7 @@ _CLAIM: Final = """
 UPDATE robosystems.subscriptions AS s SET attempt = s.attempt + 1, next_attempt_at = %(now)s + %(lease)s
 FROM (
     SELECT subscription_id FROM robosystems.subscriptions
-    WHERE state = %(state)s AND resource_type = 'graph' AND (next_attempt_at IS NULL OR next_attempt_at <= %(now)s)
+    WHERE state = %(state)s AND (next_attempt_at IS NULL OR next_attempt_at <= %(now)s)
       AND (state <> 'canceled' OR ends_at <= %(now)s)
     ORDER BY state_at, subscription_id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ) AS due

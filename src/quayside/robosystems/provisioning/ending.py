@@ -1,4 +1,4 @@
-"""The end of a canceled subscription: a last backup, then its graph goes. Its books stay."""
+"""The end of a canceled subscription: a last backup, then its graph goes. Its books stay, and so does a shared repository."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def end_subscription(
                     + ": its graph stays."
                 )
             backup = None
-            if seen.graph_id is not None:
+            if seen.graph_id is not None and seen.resource_type == "graph":
                 backup = _last_backup(graphs, objects, seen, seen.graph_id)
                 graphs.drop(seen.graph_id)
                 con.execute(
@@ -60,7 +60,7 @@ def end_subscription(
                     [seen.graph_id],
                 )
             subscriptions.move(
-                seen, "ended", f"last backup: {backup.backup_id}" if backup else "it had no graph"
+                seen, "ended", f"last backup: {backup.backup_id}" if backup else "it had no graph of its own"
             )
             return backup
     except QuaysideError as error:

@@ -1,5 +1,7 @@
 """The steps that make a graph: each finds what an earlier try left and ends in the same single result.
 
+A subscription to a shared repository gets an account and, with its activation, access; no database is made for it.
+
 Every step holds the subscription's row while it works and checks that the attempt is still its own; so of two runs the
 older one stops, and nothing is made for a subscription that was given up meanwhile.
 """
@@ -24,6 +26,7 @@ from quayside.robosystems.periods import utc_now
 from quayside.robosystems.provisioning.claims import LEASE, MAX_ATTEMPTS, pause_after
 from quayside.robosystems.provisioning.errors import AttemptOverError, GivenUpError
 from quayside.robosystems.subscriptions import Subscription, Subscriptions
+from quayside.robosystems.subscriptions.store import check_repository
 
 if TYPE_CHECKING:
     import psycopg
@@ -92,20 +95,29 @@ class Provisioner:
     # -- the steps --------------------------------------------------------------------------------------------------
 
     def create_database(self, order: Order) -> None:
-        """An empty database."""
+        """An empty database; for a shared repository there has to be one. Raises: NotFoundError: there is none."""
         with self._own(order) as seen:
-            if seen.state == "provisioning":
+            if seen.resource_type == "repository":
+                check_repository(self.connection, str(seen.request.get("repository", "")))
+            elif seen.state == "provisioning":
                 self.graphs.create(order.graph_id, GraphSchema("empty"))
 
     def install_schema(self, order: Order) -> None:
         """The tables of the schema that was ordered. Raises: NotFoundError: there is no such schema."""
         with self._own(order) as seen:
-            if seen.state == "provisioning":
+            if seen.state == "provisioning" and seen.resource_type == "graph":
                 self.graphs.create(order.graph_id, _schema_of(seen))
 
     def register_graph(self, order: Order) -> None:
         """The row of the graph. From when that says it is there, the customer pays and has credits."""
         with self._own(order) as seen:
+            if seen.resource_type == "repository":
+                self.connection.execute(
+                    "UPDATE robosystems.subscriptions SET activated_at = coalesce(activated_at, now())"
+                    " WHERE subscription_id = %s",
+                    [order.subscription_id],
+                )
+                return
             self.connection.execute(
                 "INSERT INTO robosystems.graphs (graph_id, customer_id, name, kind, schema_name)"
                 " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (graph_id) DO NOTHING",
@@ -126,7 +138,7 @@ class Provisioner:
             overdraw = bool(seen.request.get("may_overdraw", False))
             Ledger(self.connection, run_id=self.run_id).open_account(order.graph_id, may_overdraw=overdraw)
             first_allowance(
-                self.connection, order.graph_id, seen.plan, self._start(order), run_id=self.run_id
+                self.connection, order.graph_id, seen.plan, self._start(order, seen), run_id=self.run_id
             )
 
     def activate(self, order: Order) -> None:
@@ -136,9 +148,10 @@ class Provisioner:
                 return
             self.connection.execute(
                 "UPDATE robosystems.subscriptions SET activated_at = %s WHERE subscription_id = %s",
-                [self._start(order), order.subscription_id],
+                [self._start(order, seen), order.subscription_id],
             )
-            self.subscriptions.move(seen, "active", f"graph {order.graph_id} was made")
+            made = "was made" if seen.resource_type == "graph" else "has access"
+            self.subscriptions.move(seen, "active", f"{order.graph_id} {made}")
 
     # -- when it fails ----------------------------------------------------------------------------------------------
 
@@ -165,12 +178,15 @@ class Provisioner:
         with self._own(order) as seen:
             if seen.state != "provisioning":
                 return
-            self.graphs.drop(order.graph_id)
+            if seen.resource_type == "graph":
+                self.graphs.drop(order.graph_id)
             ledger = Ledger(self.connection, run_id=self.run_id)
+            # The account of a repository's user may have a life before this one.
             given = self.connection.execute(
                 "SELECT t.id FROM robosystems.transfers AS t JOIN robosystems.accounts AS a ON a.id = t.account_id"
-                " WHERE a.graph_id = %s AND t.kind = 'allowance' ORDER BY t.seq",
-                [order.graph_id],
+                " WHERE a.graph_id = %s AND t.kind = 'allowance' AND t.effective_at >= coalesce(%s::timestamptz, '-infinity')"
+                " ORDER BY t.seq",
+                [order.graph_id, seen.activated_at],
             ).fetchall()
             for (transfer_id,) in given:
                 ledger.void(transfer_id, reason=f"subscription {order.subscription_id} was given up")
@@ -234,7 +250,9 @@ class Provisioner:
                 f"Attempt {attempt} on subscription {seen.subscription_id} is over: attempt {seen.attempt} works on it now."
             )
 
-    def _start(self, order: Order) -> datetime:
+    def _start(self, order: Order, seen: Subscription) -> datetime:
+        if seen.resource_type == "repository" and seen.activated_at is not None:
+            return seen.activated_at
         row = self.connection.execute(
             "SELECT created_at FROM robosystems.graphs WHERE graph_id = %s", [order.graph_id]
         ).fetchone()

@@ -9,12 +9,12 @@ import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import fields
-from datetime import datetime
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from quayside.foundation import audit
 from quayside.foundation.errors import ConflictError, NotFoundError, UsageError
-from quayside.robosystems.periods import in_utc, utc_now
+from quayside.robosystems.periods import in_utc, month_of, previous_month, utc_now
 from quayside.robosystems.subscriptions.states import MOVES, State, may_move
 from quayside.robosystems.subscriptions.subscription import Subscription, Transition
 
@@ -26,13 +26,14 @@ COLUMNS: Final = ", ".join(field.name for field in fields(Subscription))
 _MOVE: Final = f"""
 UPDATE robosystems.subscriptions
 SET state = %(to)s, state_at = %(at)s, version = version + 1,
-    activated_at = CASE WHEN %(to)s = 'active' THEN coalesce(activated_at, %(at)s) ELSE activated_at END,
+    activated_at = CASE WHEN %(to)s = 'active' THEN coalesce(activated_at, %(at)s)
+                        WHEN %(to)s IN ('provisioning', 'failed') THEN NULL ELSE activated_at END,
     canceled_at = CASE %(to)s WHEN 'canceled' THEN %(at)s WHEN 'active' THEN NULL ELSE canceled_at END,
     ends_at = CASE %(to)s WHEN 'canceled' THEN coalesce(%(ends_at)s, %(at)s) WHEN 'active' THEN NULL
                           WHEN 'ended' THEN least(ends_at, %(at)s) ELSE ends_at END,
     -- A new life is tried afresh, and with a graph of its own: the books of the old one are closed.
     attempt = CASE WHEN %(to)s = 'provisioning' THEN 0 ELSE attempt END,
-    graph_id = CASE WHEN %(to)s = 'provisioning' THEN NULL ELSE graph_id END,
+    graph_id = CASE WHEN %(to)s = 'provisioning' AND resource_type = 'graph' THEN NULL ELSE graph_id END,
     next_attempt_at = NULL,
     last_error = CASE WHEN %(to)s IN ('provisioning', 'active') THEN NULL ELSE last_error END
 WHERE subscription_id = %(id)s AND state = %(from)s AND version = %(version)s
@@ -62,17 +63,23 @@ class Subscriptions:
         subscription_id: str | None = None,
         resource_type: str = "graph",
         request: Mapping[str, Any] | None = None,
+        invoiced: bool = True,
         at: datetime | None = None,
     ) -> Subscription:
         """Take an order: a subscription in ``pending``. With an id that is there already, that one is returned.
 
+        Args:
+            request: what is ordered; for a repository it names ``repository`` and ``user``.
+            invoiced: whether the plan's monthly price is invoiced here, or paid elsewhere.
+
         Raises:
-            NotFoundError: there is no such customer or plan.
-            UsageError: the plan is of the other kind of resource.
-            ConflictError: the id stands for another order.
+            NotFoundError: there is no such customer, plan or repository.
+            UsageError: the plan is of the other kind of resource, or the id, plan or user makes no sense.
+            ConflictError: the id stands for another order, or the user has the repository already.
         """
         moment = _moment(at)
         self._check_plan(plan, resource_type, moment)
+        account = self._repository_account(request or {}) if resource_type == "repository" else None
         con, wanted = self.connection, subscription_id or f"sub_{secrets.token_hex(10)}"
         if (
             con.execute("SELECT FROM robosystems.customers WHERE customer_id = %s", [customer_id]).fetchone()
@@ -81,13 +88,16 @@ class Subscriptions:
             raise NotFoundError(f"There is no customer {customer_id!r}.")
         with con.transaction():
             row = con.execute(
-                "INSERT INTO robosystems.subscriptions (subscription_id, customer_id, resource_type, plan, plan_at, state,"
-                " state_at, request, created_by, created_at) VALUES (%(id)s, %(customer)s, %(type)s, %(plan)s, %(at)s,"
-                " 'pending', %(at)s, %(request)s, %(actor)s, %(at)s) ON CONFLICT DO NOTHING RETURNING 1",
+                "INSERT INTO robosystems.subscriptions (subscription_id, customer_id, resource_type, graph_id, plan, plan_at,"
+                " state, state_at, request, fees_from, created_by, created_at) VALUES (%(id)s, %(customer)s, %(type)s,"
+                " %(account)s, %(plan)s, %(at)s, 'pending', %(at)s, %(request)s, %(fees_from)s, %(actor)s, %(at)s)"
+                " ON CONFLICT DO NOTHING RETURNING 1",
                 {
                     "id": wanted,
                     "customer": customer_id,
                     "type": resource_type,
+                    "account": account,
+                    "fees_from": moment.date() if invoiced else None,
                     "plan": plan,
                     "at": moment,
                     "request": json.dumps(dict(request or {})),
@@ -99,6 +109,11 @@ class Subscriptions:
                 con.execute(
                     _PLAN, {"id": wanted, "at": moment, "from": None, "plan": plan, "actor": audit.actor()}
                 )
+        taken = self._of_account(account) if row is None and account is not None else None
+        if taken not in (None, wanted):
+            raise ConflictError(
+                f"{account} has subscription {taken} already: change its plan, or end it first."
+            )
         found = self.get(wanted)
         if row is None and (found.customer_id, found.resource_type) != (customer_id, resource_type):
             raise ConflictError(f"Subscription {wanted} is another order already: give this one another id.")
@@ -155,6 +170,10 @@ class Subscriptions:
             "at": _moment(at),
             "ends_at": None if ends_at is None else in_utc(ends_at),
         }
+        if to == "provisioning" and seen.resource_type == "repository" and seen.graph_id is not None:
+            other = self._of_account(seen.graph_id)
+            if other not in (None, seen.subscription_id):
+                raise ConflictError(f"{seen.graph_id} has subscription {other} by now: nothing was changed.")
         with self.connection.transaction():
             row = self.connection.execute(_MOVE.encode(), bound).fetchone()
             if row is None:
@@ -276,7 +295,50 @@ class Subscriptions:
             apply_plan_changes(con, now)
         return self.get(subscription_id)
 
+    def invoice_fees(
+        self, subscription_id: str, since: date | None, *, at: datetime | None = None
+    ) -> Subscription:
+        """Invoice the plan's price from a day on; with None it is paid elsewhere. What was invoiced stays.
+
+        Raises:
+            UsageError: the day lies before the first of last month, whose invoices are sent.
+        """
+        self.get(subscription_id)
+        first = previous_month(month_of(_moment(at)))
+        if since is not None and since < first:
+            raise UsageError(f"Fees are invoiced from {first} on at the earliest, not from {since}.")
+        with self.connection.transaction():
+            self.connection.execute(
+                "UPDATE robosystems.subscriptions SET fees_from = %s, version = version + 1 WHERE subscription_id = %s",
+                [since, subscription_id],
+            )
+            audit.record(
+                self.connection,
+                audit.actor(),
+                "invoice fees" if since else "fees are paid elsewhere",
+                "subscription",
+                subscription_id,
+                {"since": since and str(since)},
+            )
+        return self.get(subscription_id)
+
     # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _repository_account(self, request: Mapping[str, Any]) -> str:
+        repository, user = str(request.get("repository", "")), str(request.get("user", ""))
+        if not user.isprintable() or not 1 <= len(user) <= 100 or any(c.isspace() for c in user):
+            raise UsageError(
+                f"{user!r} is no user of a repository: it has 1 to 100 characters and no spaces."
+            )
+        check_repository(self.connection, repository)
+        return f"{repository}:{user}"
+
+    def _of_account(self, graph_id: str) -> str | None:
+        row = self.connection.execute(
+            "SELECT subscription_id FROM robosystems.subscriptions WHERE graph_id = %s AND state NOT IN ('ended', 'failed')",
+            [graph_id],
+        ).fetchone()
+        return row[0] if row else None
 
     def _to(self, subscription_id: str, to: State, reason: str, at: datetime | None = None) -> Subscription:
         seen = self.get(subscription_id)
@@ -314,15 +376,32 @@ class Subscriptions:
             raise UsageError(f"Plan {plan} is for a {families[plan]}, not for a {resource_type}.")
 
 
-def apply_plan_changes(connection: psycopg.Connection[Any], now: datetime | None = None) -> int:
-    """Let changes of plan that were set for a time that has come take effect; how many subscriptions changed."""
+def apply_plan_changes(
+    connection: psycopg.Connection[Any], now: datetime | None = None, since: datetime | None = None
+) -> int:
+    """Let changes of plan that were set for a time that has come take effect; how many subscriptions changed.
+
+    With `since`, only changes after that moment are looked at, which costs the same however long the history is.
+    """
     return connection.execute(
         "UPDATE robosystems.subscriptions AS s SET plan = c.plan, plan_at = c.effective_at, version = s.version + 1"
         " FROM (SELECT DISTINCT ON (subscription_id) subscription_id, plan, effective_at FROM robosystems.plan_changes"
-        "       WHERE effective_at <= %(now)s ORDER BY subscription_id, effective_at DESC) AS c"
+        "       WHERE effective_at > %(since)s AND effective_at <= %(now)s ORDER BY subscription_id, effective_at DESC) AS c"
         " WHERE c.subscription_id = s.subscription_id AND c.effective_at > s.plan_at",
-        {"now": _moment(now)},
+        {"now": _moment(now), "since": "-infinity" if since is None else since},
     ).rowcount
+
+
+def check_repository(connection: psycopg.Connection[Any], repository: str) -> None:
+    """Raises: NotFoundError: there is no such shared repository (any more)."""
+    found = connection.execute(
+        "SELECT FROM robosystems.graphs WHERE graph_id = %s AND kind = 'repository' AND deleted_at IS NULL",
+        [repository],
+    ).fetchone()
+    if found is None:
+        raise NotFoundError(
+            f"There is no shared repository {repository!r}: `quayside credits provision repository` makes one."
+        )
 
 
 def _moment(at: datetime | None) -> datetime:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from quayside.robosystems.subscriptions.states import State
@@ -12,7 +12,11 @@ from quayside.robosystems.subscriptions.states import State
 
 @dataclass(frozen=True)
 class Subscription:
-    """A row of ``robosystems.subscriptions``; times in UTC. `request` is what was ordered (name, kind, schema …)."""
+    """A row of ``robosystems.subscriptions``; times in UTC. `request` is what was ordered (name, kind, schema …).
+
+    ``graph_id`` of a repository is ``<repository>:<user>``. From ``fees_from`` on the plan's price is invoiced; None: it is
+    paid elsewhere.
+    """
 
     subscription_id: str
     customer_id: str
@@ -30,6 +34,7 @@ class Subscription:
     activated_at: datetime | None
     canceled_at: datetime | None
     ends_at: datetime | None
+    fees_from: date | None
 
 
 @dataclass(frozen=True)

@@ -88,18 +88,26 @@ def _months(config: MonthConfig) -> tuple[date, date]:
 def process_overage_invoices(
     context: dg.OpExecutionContext, config: MonthConfig, db: DatabaseResource
 ) -> list[str]:
-    """Invoice and clear what graphs owe at the end of the month before, and hand on which months are to be allocated."""
-    from quayside.robosystems.billing import bill_overage
+    """Invoice what customers owe for the month before, debts of graphs and prices of plans; hand on which months are to be allocated."""
+    from quayside.robosystems.billing import bill_month
 
     with books(context, db) as con:
         first, last = _months(config)
-        done = bill_overage(con, previous_month(last), run_id=context.run_id, dry_run=config.dry_run)
+        done = bill_month(
+            con,
+            previous_month(last),
+            since=previous_month(previous_month(first)),
+            run_id=context.run_id,
+            dry_run=config.dry_run,
+        )
     context.add_output_metadata(
         {
             "month": f"{done.month:%Y-%m}",
             "graphs": done.graphs,
             "credits_cleared": str(done.credits),
-            "cents": done.cents,
+            "cents": done.overage_cents,
+            "fees": done.fees,
+            "fee_cents": done.fee_cents,
             "invoices": done.invoices,
             "dry_run": done.dry_run,
         }
@@ -112,11 +120,13 @@ def allocate_monthly_credits(
     context: dg.OpExecutionContext, config: MonthConfig, db: DatabaseResource, months: list[str]
 ) -> str:
     """Give every active subscription its credits for the month. Its own config wins over the month of the op before."""
-    from quayside.robosystems.billing import allocate
+    from quayside.robosystems.billing import allocate, apply_upgrades
 
     with books(context, db) as con:
         first, last = _months(config) if config.target_month else map(parse_month, months)
         done = allocate(con, first, last, run_id=context.run_id, dry_run=config.dry_run)
+        if not config.dry_run:
+            apply_upgrades(con, run_id=context.run_id)
     context.add_output_metadata(
         {
             "months": f"{done.first:%Y-%m} to {done.last:%Y-%m}",
@@ -154,7 +164,7 @@ def expire_credits(
 @dg.job(
     resource_defs=DB,
     tags=OWNER,
-    description="On the first of a month: invoice debts, give allowances, let credits expire.",
+    description="On the first of a month: invoice debts and plans, give allowances, let credits expire.",
 )
 def monthly_credit_allocation_job() -> None:
     """See its description."""

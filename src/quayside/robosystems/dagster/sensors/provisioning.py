@@ -2,10 +2,10 @@
 
 import dagster as dg
 
+from quayside.robosystems.billing import apply_upgrades
 from quayside.robosystems.dagster.jobs.infrastructure import deprovision_graph_job, provision_graph_job
 from quayside.robosystems.dagster.resources import DatabaseResource
 from quayside.robosystems.provisioning.claims import claim
-from quayside.robosystems.subscriptions.store import apply_plan_changes
 
 #: Subscriptions handed out in one tick.
 LIMIT = 50
@@ -48,14 +48,14 @@ def pending_subscription_sensor(
     job_name=deprovision_graph_job.name,
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description=f"Lets changes of plan take effect and ends canceled subscriptions when their time has come, {LIMIT} a tick.",
+    description=f"Lets changes of plan take effect, with their credits, and ends canceled subscriptions when their time has come, {LIMIT} a tick.",
 )
 def ending_subscription_sensor(
     context: dg.SensorEvaluationContext, db: DatabaseResource
 ) -> dg.SensorResult | dg.SkipReason:
     """Hand out canceled subscriptions whose end has come."""
     with db.connection() as connection:
-        changed = apply_plan_changes(connection)
+        changed = apply_upgrades(connection).changed
         claims = claim(connection, "canceled", limit=LIMIT)
     if not claims:
         return dg.SkipReason(f"No subscription ends now; {changed} changed plan.")

@@ -44,7 +44,7 @@ CREATE VIEW robosystems.repository_access AS
     FROM robosystems.subscriptions AS s
     JOIN robosystems.graphs AS g ON g.graph_id = split_part(s.graph_id, ':', 1) AND g.kind = 'repository'
     WHERE s.resource_type = 'repository' AND s.activated_at IS NOT NULL AND g.deleted_at IS NULL
-      AND (s.state IN ('active', 'past_due') OR (s.state = 'canceled' AND s.ends_at > now()));
+      AND (s.state IN ('active', 'past_due') OR (s.state = 'canceled' AND s.ends_at > clock_timestamp()));
 """
 
 
