@@ -72,6 +72,30 @@ def test_a_table_that_was_told_to_stop_and_does_not_is_stuck(monkeypatch: pytest
     assert (other.cancelled(), other.stuck(8)) == (True, False)
 
 
+def test_a_load_without_a_row_and_without_work_is_stalled(monkeypatch: pytest.MonkeyPatch):
+    now, cpu = [100.0], [1.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr("time.process_time", lambda: cpu[0])
+    progress = Progress("trade.parties", threading.Event(), lambda text: None)
+    now[0] += 9000
+    assert not progress.stalled(60)  # it waits for its turn
+    progress.begin()
+
+    def after(seconds: float, *, work: float = 0.0, rows: int | None = None) -> bool:
+        now[0] += seconds
+        cpu[0] += work
+        if rows is not None:
+            progress.advance(rows, None)
+        return progress.stalled(60)
+
+    assert not after(59)
+    assert not after(30, rows=10)  # a row came
+    assert not after(50, rows=10)
+    assert not after(30, work=10)  # it computes
+    assert not after(50, work=0.1)  # heartbeats are no work
+    assert after(11, work=0.1)
+
+
 def test_outcomes_travel_as_json():
     result = LoadResult("loaded", "full", 10, rows_inserted=10, rows_deleted=2, capped=True, seconds=0.25)
     outcome = Outcome(1, 2, "Succeeded", summary(result), result)

@@ -149,24 +149,34 @@ class Worker:
         for request in self._requests:
             self._waiting.put(request)
         with client, heartbeat:
-            threads = [
-                threading.Thread(target=self._work, args=(client, heartbeat), daemon=True)
-                for _ in range(self._threads)
-            ]
+            threads = [self._thread(client, heartbeat) for _ in range(self._threads)]
             for thread in threads:
                 thread.start()
             with self._changed:
+                stall = self._settings.dataloader_stall_seconds
                 while len(self._outcomes) < len(self._requests):
                     if not any(thread.is_alive() for thread in threads):
                         raise QuaysideError(
                             "The threads of the worker died; its standard error says of what."
                         )
                     self._changed.wait(_LOOK_EVERY_SECONDS)
+                    for config_id in heartbeat.stalled(stall):
+                        heartbeat.of(config_id).stop(
+                            f"it hangs: no row came and nothing was done for {stall:,} s"
+                        )
                     for config_id in heartbeat.stuck(self._grace_seconds):
-                        self._leave_behind(config_id)
+                        self._leave_behind(config_id, heartbeat)
+                        heartbeat.done(config_id)
+                        # What waits is for another thread then; a table that waits itself keeps none.
+                        if heartbeat.of(config_id).began and not self._waiting.empty():
+                            threads.append(self._thread(client, heartbeat))
+                            threads[-1].start()
             for thread in threads:
                 thread.join(_LOOK_EVERY_SECONDS)
         return [self._outcomes[request.config_id] for request in self._requests]
+
+    def _thread(self, client: LakebaseClient, heartbeat: Heartbeat) -> threading.Thread:
+        return threading.Thread(target=self._work, args=(client, heartbeat), daemon=True)
 
     def _work(self, client: LakebaseClient, heartbeat: Heartbeat) -> None:
         """One thread: tables, until there are no more, on a DuckDB of its own.
@@ -178,6 +188,7 @@ class Worker:
             while True:
                 request = self._waiting.get_nowait()
                 attempt = client.for_attempt(request.config_id, request.attempt)
+                heartbeat.of(request.config_id).begin()
                 outcome = self._load(request, attempt, heartbeat.of(request.config_id), con)
                 heartbeat.done(request.config_id)
                 self._ended(outcome)
@@ -189,11 +200,13 @@ class Worker:
                 self._listener.ended(outcome)
                 self._changed.notify()
 
-    def _leave_behind(self, config_id: int) -> None:
+    def _leave_behind(self, config_id: int, heartbeat: Heartbeat) -> None:
         from quayside.dataloader.control.client import LakebaseClient
 
         [request] = [r for r in self._requests if r.config_id == config_id]
-        message = f"Cancelled - {self._stop.reason or 'it was told to stop'}; its source did not let go"
+        because = self._stop.reason or heartbeat.of(config_id).stopped_because or "it was told to stop"
+        hangs = "; its source did not let go" if heartbeat.of(config_id).began else ""
+        message = f"Cancelled - {because}{hangs}"
         client = LakebaseClient(self._settings, patience_seconds=_PATIENCE_SECONDS)
         ending: Ending = "Cancelled"
         with (

@@ -1,6 +1,7 @@
 """The heartbeat of the tables a process is loading: it extends their leases, passes on progress, and brings back "stop".
 
 One thread for all tables. A table whose row has moved on, or whose source was paused, is told to stop; the others go on.
+The thread beats also while a load hangs somewhere in C, so `Heartbeat.stalled` says which loads show no sign of life.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Several, so that a control database may be gone for a while.
 BEATS_IN_A_LEASE: Final = 6
+#: What a process that only waits takes of one CPU, at most; it is nearer to a thousandth.
+_IDLE_SHARE: Final = 0.02
 #: A load that takes longer says how far it is, this often.
 SAY_EVERY_SECONDS: Final = 10.0
 
@@ -36,6 +39,31 @@ class Progress:
         self._say = say
         self._told: float | None = None
         self._started = self._said = time.monotonic()
+        self._life: tuple[int | None, float, float] | None = None
+
+    def begin(self) -> None:
+        """Its turn has come: from now on it is to move."""
+        self._started = self._said = time.monotonic()
+        self._life = (None, self._started, time.process_time())
+
+    @property
+    def began(self) -> bool:
+        """Whether its turn has come."""
+        return self._life is not None
+
+    def stalled(self, seconds: float) -> bool:
+        """Whether for so long no row has come and the process did nothing but wait; asked now and then, by one thread.
+
+        In a batch another table's work hides that this one hangs, until that one has ended.
+        """
+        if self._life is None:
+            return False
+        rows, moved, cpu = self._life
+        now, spent = time.monotonic(), time.process_time()
+        if self.rows != rows or spent - cpu > 1 + (now - moved) * _IDLE_SHARE:
+            self._life = (self.rows, now, spent)
+            return False
+        return now - moved > seconds
 
     def advance(self, rows: int, total: int | None) -> None:
         """`rows` of `total` (None: not known) are done."""
@@ -116,6 +144,14 @@ class Heartbeat:
     def stuck(self, seconds: float) -> list[int]:
         """Tables that were told to stop so long ago and have not ended."""
         return [config_id for config_id in list(self._clients) if self._progress[config_id].stuck(seconds)]
+
+    def stalled(self, seconds: float) -> list[int]:
+        """Tables whose load has shown no sign of life for so long, and was not told to stop yet."""
+        return [
+            config_id
+            for config_id in list(self._clients)
+            if not (progress := self._progress[config_id]).cancelled() and progress.stalled(seconds)
+        ]
 
     def _run(self) -> None:
         while not self._over.wait(self._beat_seconds):

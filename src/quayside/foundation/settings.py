@@ -76,6 +76,7 @@ class Settings(BaseSettings):
         0.5, validation_alias="DATALOADER_DELETE_MINIMUM_SHARE", ge=0, le=1
     )
     dataloader_lease_seconds: int = Field(120, validation_alias="DATALOADER_LEASE_SECONDS", ge=1)
+    dataloader_stall_seconds: int = Field(3600, validation_alias="DATALOADER_STALL_SECONDS", ge=1)
     dataloader_row_cap: int | None = Field(None, validation_alias="QUAYSIDE_DATALOADER_ROW_CAP", ge=1)
     dataloader_rows_per_chunk: int = Field(5_000_000, validation_alias="DATALOADER_ROWS_PER_CHUNK", ge=1)
     dbt_profiles_dir: Path | None = Field(None, validation_alias="DBT_PROFILES_DIR")

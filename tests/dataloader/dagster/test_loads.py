@@ -20,6 +20,7 @@ import pytest
 from tests.dataloader.dagster.conftest import PLANTED, Control, tick
 
 from quayside.dataloader.dagster.definitions import build_definitions
+from quayside.dataloader.dagster.monitors import reconcile_monitor
 from quayside.dataloader.dagster.sensors import master_sensor
 from quayside.foundation.lake import Lake
 from quayside.foundation.postgres import connect
@@ -243,6 +244,8 @@ WAITING = (
     "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 )
 
+EXPIRED = "SELECT 1 FROM control.table_control WHERE config_id = %s AND lease_expires_at < now()"
+
 
 def workers(run: psutil.Process) -> list[psutil.Process]:
     """The worker among what a run has started; the others copy its output."""
@@ -277,6 +280,7 @@ def run_apart(instance: dg.DagsterInstance, request: dg.RunRequest, run_id: str)
         ("run killed", "Cancelled", "Failed"),
         ("run cancelled", "Cancelled", "Failed"),
         ("source paused", "Cancelled", None),
+        ("worker stopped", "Failed", "Failed"),
     ],
 )
 def test_ended_in_the_middle(
@@ -304,6 +308,11 @@ def test_ended_in_the_middle(
             process.kill()
         elif what == "run cancelled":
             process.send_signal(signal.SIGINT)
+        elif what == "worker stopped":  # it takes no signal but one
+            worker.suspend()
+            until(lambda: control.execute(EXPIRED, config_id), what="the lease runs out")
+            tick(reconcile_monitor, instance)
+            process.send_signal(signal.SIGINT)  # as the launcher does whose run the monitor cancels
         else:
             control.execute("UPDATE control.table_control_dbconfig SET is_paused = true")
         until(lambda: control.status(config_id) != "In Progress", what="the row is closed")

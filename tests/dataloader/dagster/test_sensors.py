@@ -207,6 +207,21 @@ def test_reconcile_closes_what_was_left_behind(control: Control, instance: dg.Da
     assert control.open_history() == 4
 
 
+def test_the_run_of_a_worker_that_hangs_is_cancelled(control: Control, instance: dg.DagsterInstance):
+    # case 1 - one that is stopped does not beat, and its run would wait for it for hours
+    control.source()
+    config_id = control.table("a")
+    run = add_run(instance, QUEUED)
+    [request] = control.client.claim(1)
+    control.client.for_attempt(config_id, request.attempt).begin(run.run_id)
+    control.execute("UPDATE control.table_control SET lease_expires_at = now() - interval '1 s'")
+    tick(reconcile_monitor, instance)
+    assert control.message(config_id).startswith("Worker lost: no heartbeat")
+    found = instance.get_run_by_id(run.run_id)
+    assert found is not None
+    assert found.status == dg.DagsterRunStatus.CANCELED
+
+
 @pytest.mark.parametrize("told_by", ["tags", "config", "row"])
 def test_a_run_that_ends_badly_takes_its_open_rows_along(
     control: Control, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, told_by: str

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import duckdb
 import pytest
 from tests.dataloader.dagster.conftest import Control
 
+from quayside.dataloader.request import LoadRequest
 from quayside.dataloader.worker import Outcome, Worker
 from quayside.foundation.errors import QuaysideError
 from quayside.foundation.lake import Lake
+from quayside.foundation.settings import load_settings
 
 pytestmark = pytest.mark.integration
 
@@ -28,7 +31,7 @@ class Heard:
         self.outcomes.append(outcome)
 
 
-def worker_of(control: Control, *names: str) -> Worker:
+def worker_of(control: Control, *names: str, **more: Any) -> Worker:
     """A worker with tables that are In Progress."""
     control.source()
     for name in names:
@@ -37,7 +40,7 @@ def worker_of(control: Control, *names: str) -> Worker:
         control.client.for_attempt(r.config_id, r.attempt).begin("http://localhost/runs/1")
         for r in control.client.claim(10)
     ]
-    return Worker(control.settings, requests, Heard())
+    return Worker(load_settings(), requests, Heard(), **more)
 
 
 def test_a_catalog_that_is_lost_while_it_is_opened_fails_every_table(
@@ -64,3 +67,32 @@ def test_a_thread_that_dies_is_not_waited_for(control: Control, monkeypatch: pyt
     monkeypatch.setattr(worker, "_database", dies)
     with pytest.raises(QuaysideError, match="died"):
         worker.run()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_load_that_hangs_is_left_behind_and_the_others_go_on(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # case 31 - blocked in C, while the heartbeat beats
+    from quayside.dataloader import load
+
+    hung, load_table = threading.Event(), load.load_table
+
+    def hangs(settings: Any, request: LoadRequest, **more: Any) -> Any:
+        if request.destination_table_name == "hangs":
+            hung.wait()
+            raise SystemExit  # its thread alone ends
+        return load_table(settings, request, **more)
+
+    monkeypatch.setattr(load, "load_table", hangs)
+    monkeypatch.setenv("DATALOADER_STALL_SECONDS", "1")
+    control.source_table("passes")
+    worker = worker_of(control, "hangs", "passes", grace_seconds=0.1, threads=1)
+    outcomes = worker.run()
+    hung.set()
+    assert [o.ending for o in outcomes] == ["Cancelled", "Succeeded"]
+    assert outcomes[0].message == (
+        "Cancelled - it hangs: no row came and nothing was done for 1 s; its source did not let go"
+    )
+    assert [control.status(o.config_id) for o in outcomes] == ["Failed", "Succeeded"]
+    assert control.open_history() == 0

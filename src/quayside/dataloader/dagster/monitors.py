@@ -80,6 +80,9 @@ def reconcile_monitor(context: dg.SensorEvaluationContext, lakebase: LakebaseRes
         expired = [
             a for a in client.expired() if _give_up(context, client, a, _lost(a), "Failed", only_expired=True)
         ]
+        # A worker that is stopped, or hangs so that not even its heartbeat goes on, would keep its run for hours.
+        lost = sorted({a.run_id for a in expired if a.run_id})
+        _cancel_empty(context, client, _runs(context.instance, lost).values())
         gone = {(a.config_id, a.attempt) for a in expired}
         left = [a for a in client.running() if (a.config_id, a.attempt) not in gone]
         closed = [*expired, *_close_ended(context, client, left)]

@@ -6,15 +6,18 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 import dagster as dg
 from dagster import PipesMessageReader, PipesTempFileMessageReader
+from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.pipes.context import PipesMessageHandler
 from dagster_pipes import PipesMessage, PipesParams
 
@@ -49,16 +52,30 @@ class LocalPlane(dg.ConfigurableResource):
         with warnings.catch_warnings():
             # Of a property that Dagster itself reads whenever it opens a session.
             warnings.simplefilter("ignore", dg.PreviewWarning)
-            client.run(
-                context=context,
-                command=[sys.executable, str(script())],
-                extras={**extras, "parent_pid": os.getpid(), "grace_seconds": self.stop_seconds * 0.4},
-            )
+            try:
+                client.run(
+                    context=context,
+                    command=[sys.executable, str(script())],
+                    extras={**extras, "parent_pid": os.getpid(), "grace_seconds": self.stop_seconds * 0.4},
+                )
+            except subprocess.TimeoutExpired:
+                # It was told to stop and did not: it is stopped, or hangs so that it takes no signal.
+                _kill_workers()
+                raise DagsterExecutionInterruptedError from None
 
 
 def script() -> Path:
     """The worker's script; found without importing what it needs."""
     return Path(__file__).parents[1] / "dataloader_pipe.py"
+
+
+def _kill_workers() -> None:
+    """End the workers that this process has started; a process has one run."""
+    for listed in Path("/proc/self/task").glob("*/children"):
+        for pid in listed.read_text().split():
+            with suppress(OSError):  # it has ended by itself
+                if os.fsencode(script()) in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(int(pid), signal.SIGKILL)
 
 
 class ListeningReader(PipesTempFileMessageReader):
