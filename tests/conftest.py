@@ -18,6 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as properties
+from hypothesis.internal.conjecture import providers
 
 from quayside.foundation import processes
 from quayside.foundation.postgres import EmbeddedPostgres
@@ -47,6 +50,25 @@ _LONGEST = {
 }
 FOLDER_PREFIX = "quayside-tests-"
 TEMPLATE = "template_of_tests"
+
+
+# A property is tried on the same examples every time, however slow the machine is. To look for more:
+# `--hypothesis-profile=search --hypothesis-seed=…`.
+_SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
+# Each example of those that take a fixture makes its own mess there, or none.
+_SHARED = HealthCheck.function_scoped_fixture
+properties.register_profile(
+    "same",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=(*_SLOW, _SHARED),
+)
+properties.register_profile("search", properties.get_profile("same"), derandomize=False)
+properties.load_profile("same")
+# It also draws constants it finds in the modules that are imported by then, which depends on the tests before.
+providers._get_local_constants = providers.Constants
 
 
 def pytest_configure(config: pytest.Config) -> None:

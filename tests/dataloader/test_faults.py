@@ -34,7 +34,7 @@ def run_harness(*arguments: str) -> tuple[int, dict[str, Any]]:
 
 @pytest.mark.integration
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2700)
 def test_killed_at_random_every_table_equals_its_source_and_is_loaded_as_often_as_due() -> None:
     # cases 1, 3, 16, 25, 45: workers, runs, daemon and databases are killed while everything goes on
     code, report = run_harness(
@@ -50,7 +50,7 @@ def test_killed_at_random_every_table_equals_its_source_and_is_loaded_as_often_a
 
 @pytest.mark.integration
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1800)
 def test_each_guard_prevents_what_happens_without_it() -> None:
     # cases 11, 12, 45: the interleavings are staged, not random, so that without the guard each goes wrong every time
     code, report = run_harness("--staged", "--without", "all")

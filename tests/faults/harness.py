@@ -69,7 +69,7 @@ def wait(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def kill_when(pid: int, cell: PhaseCell, due: Callable[[], bool], limit_seconds: float = 60) -> Death:
+def kill_when(pid: int, cell: PhaseCell, due: Callable[[], bool], limit_seconds: float = 600) -> Death:
     """SIGKILL the child as soon as `due()`; a child that ends before that simply ended."""
     stop = time.monotonic() + limit_seconds
     while not due():

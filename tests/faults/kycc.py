@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -72,8 +74,8 @@ class Mortal:
         return result
 
 
-def observe(linger_seconds: float = 0.0, transactions: bool = True, statements: int = 0) -> None:
-    """In a child: tell the harness when rows are being written; optionally linger before each commit.
+def observe(meet: Callable[[], Any] | None = None, transactions: bool = True, statements: int = 0) -> None:
+    """In a child: tell the harness when rows are being written, and before each commit do `meet`.
 
     With `statements`, die after as many statements of a write.
     """
@@ -84,7 +86,8 @@ def observe(linger_seconds: float = 0.0, transactions: bool = True, statements: 
             cell.enter("writing", writes=True)
             result = work(Mortal(con, statements) if statements else con)
             cell.enter("committing")
-            time.sleep(linger_seconds)
+            if meet is not None:
+                meet()
             return result
 
         try:
@@ -198,11 +201,13 @@ class Harness:
     def guard(self) -> Callable[[str], AbstractContextManager[None]] | None:
         return (lambda _: nullcontext()) if self.without == "lock" else None
 
-    def child(self, source: Path, batch_id: str, linger_seconds: float = 0.0, statements: int = 0) -> int:
+    def child(
+        self, source: Path, batch_id: str, meet: Callable[[], Any] | None = None, statements: int = 0
+    ) -> int:
         cell.reset()
 
         def work() -> None:
-            observe(linger_seconds, self.without != "transaction", statements)
+            observe(meet, self.without != "transaction", statements)
             run_line(self.tested, source, batch_id, self.guard())
 
         return fork(work)
@@ -311,10 +316,26 @@ class Harness:
             self.problems += [f"{batch_id}, killed after statement {statements}: {p}" for p in left]
 
     def twins(self, rounds: int) -> None:
-        """Two processes run one batch at once; each lingers before its commits, so that they do meet."""
+        """Two processes run one batch at once; each lingers before its commits, so that they do meet.
+
+        Without the lock that is certain: neither commits before both have looked and written.
+        """
+        self.in_child(lambda: ScoringService(self.tested).batches() and None)  # makes the tables
         for _ in range(rounds):
             source, batch_id = self.new_batch()
-            pair = [self.child(source, batch_id, linger_seconds=0.2) for _ in range(2)]
+            both = multiprocessing.get_context("fork").Barrier(2)
+
+            def meet(both: Any = both) -> None:
+                if self.without != "lock":
+                    time.sleep(0.2)
+                elif not both.broken:
+                    with suppress(
+                        threading.BrokenBarrierError
+                    ):  # later ones meet or not: one may have failed
+                        both.wait(120)
+                    both.abort()
+
+            pair = [self.child(source, batch_id, meet) for _ in range(2)]
             codes = [wait(pid) for pid in pair]
             if any(codes):
                 self.problems.append(f"{batch_id}: of two runs at once, one failed")

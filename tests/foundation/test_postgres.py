@@ -97,7 +97,7 @@ def test_a_lock_is_waited_for(settings: Settings) -> None:
         waiting.start()
         time.sleep(0.2)
         order.append("first")
-    waiting.join(10)
+    waiting.join(120)
     assert order == ["first", "second"]
 
 
@@ -106,7 +106,7 @@ def test_a_lock_ends_with_its_process(settings: Settings, command_environment: d
     code = (
         "import time; from quayside.foundation.settings import load_settings; "
         "from quayside.foundation.postgres import advisory_lock\n"
-        "with advisory_lock(load_settings(), 'batch'): print('held', flush=True); time.sleep(60)"
+        "with advisory_lock(load_settings(), 'batch'): print('held', flush=True); time.sleep(1200)"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], env=command_environment, stdout=subprocess.PIPE
@@ -116,7 +116,7 @@ def test_a_lock_ends_with_its_process(settings: Settings, command_environment: d
         with pytest.raises(ConflictError), advisory_lock(settings, "batch", 0):
             pass
         holder.send_signal(signal.SIGKILL)
-    with advisory_lock(settings, "batch", 10):
+    with advisory_lock(settings, "batch", 120):
         pass
 
 

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -123,7 +122,7 @@ def kill(server: EmbeddedPostgres, pids: list[int]) -> None:
         with suppress(ProcessLookupError):  # a backend ends by itself once its postmaster is gone
             os.kill(pid, signal.SIGKILL)
     # The kernel needs a moment to close a dead process's socket.
-    assert processes.wait_until(lambda: not server.is_ready(), 10)
+    assert processes.wait_until(lambda: not server.is_ready(), 120)
 
 
 # -- starting ------------------------------------------------------------------------------------------------------
@@ -132,7 +131,7 @@ def kill(server: EmbeddedPostgres, pids: list[int]) -> None:
 def test_it_is_made_once_says_so_and_outlives_its_starter(server: EmbeddedPostgres, home: Path) -> None:
     assert server.status() == ServerStatus(False, None, None, home / "postgres" / "data", None, None)
     starter = start_elsewhere(home)
-    out, err = starter.communicate(timeout=60)
+    out, err = starter.communicate(timeout=300)
     assert out.startswith("True "), err
     assert f"creating an embedded PostgreSQL in {server.data}" in err
     # Ctrl-C reaches the whole process group of a terminal; the server must not be in it.
@@ -153,18 +152,19 @@ def test_it_is_made_once_says_so_and_outlives_its_starter(server: EmbeddedPostgr
 
 def test_eight_processes_at_once_make_one_server(home: Path) -> None:
     starters = [start_elsewhere(home) for _ in range(8)]
-    outputs = [starter.communicate(timeout=120) for starter in starters]
+    outputs = [starter.communicate(timeout=300) for starter in starters]
     assert all(starter.returncode == 0 for starter in starters), outputs
     assert sorted(out.split()[0] for out, _ in outputs) == ["False"] * 7 + ["True"]
     assert len({out.split()[1] for out, _ in outputs}) == 1
     assert sum("creating an embedded" in err for _, err in outputs) == 1
 
 
-def test_asking_a_running_server_costs_next_to_nothing(shared: EmbeddedPostgres) -> None:
-    began = time.perf_counter()
-    for _ in range(100):
-        shared.start()
-    assert (time.perf_counter() - began) / 100 < 0.01
+def test_asking_a_running_server_starts_no_process_and_takes_no_lock(
+    shared: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place, name in ((subprocess, "Popen"), (os, "fork"), (processes, "locked"), (processes, "try_lock")):
+        monkeypatch.setattr(place, name, None)
+    assert shared.start() is False
 
 
 def test_server_settings(running: EmbeddedPostgres) -> None:
@@ -242,7 +242,7 @@ def test_kill_9_of_the_postmaster_waits_for_orphaned_sessions(running: EmbeddedP
     with pytest.raises(subprocess.TimeoutExpired):
         starter.wait(1)
     os.kill(orphan, signal.SIGCONT)
-    out, err = starter.communicate(timeout=60)
+    out, err = starter.communicate(timeout=300)
     assert out.startswith("True "), err
     assert kept_rows(running) == 1
     connection.close()
@@ -250,15 +250,20 @@ def test_kill_9_of_the_postmaster_waits_for_orphaned_sessions(running: EmbeddedP
 
 @pytest.mark.parametrize("survivor", ["nobody", "initdb"])
 def test_kill_9_half_way_through_initdb(server: EmbeddedPostgres, home: Path, survivor: str) -> None:
-    starter = start_elsewhere(home)
-    pattern = "data.new-*/base/1"
-    assert processes.wait_until(lambda: any((home / "postgres").glob(pattern)), 30)
-    if survivor == "nobody":
-        os.killpg(starter.pid, signal.SIGKILL)
-    else:
-        os.kill(starter.pid, signal.SIGKILL)
-    starter.communicate()
-    assert not server.data.exists()
+    def killed_too_late() -> bool:
+        starter = start_elsewhere(home)
+        pattern = "data.new-*/base/1"
+        assert processes.wait_until(lambda: any((home / "postgres").glob(pattern)), 120)
+        if survivor == "nobody":
+            os.killpg(starter.pid, signal.SIGKILL)
+        else:
+            os.kill(starter.pid, signal.SIGKILL)
+        starter.communicate()
+        return server.data.exists()
+
+    while killed_too_late():  # who looks may sleep longer than initdb takes
+        server.stop()
+        shutil.rmtree(home)
     assert server.start() is True
     with psycopg.connect(server.url) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
@@ -279,7 +284,7 @@ def test_stale_pid_file_of_a_process_that_is_gone(running: EmbeddedPostgres) -> 
 def test_stale_pid_file_whose_number_is_another_process_now(running: EmbeddedPostgres) -> None:
     lines = (running.data / "postmaster.pid").read_text().splitlines()
     running.stop()
-    with subprocess.Popen(["sleep", "60"], **as_server_user(running)) as other:
+    with subprocess.Popen(["sleep", "1200"], **as_server_user(running)) as other:
         text = "\n".join([str(other.pid), *lines[1:]]) + "\n"
         for stale in (running.data / "postmaster.pid", running.socket_folder / ".s.PGSQL.5432.lock"):
             stale.write_text(text)

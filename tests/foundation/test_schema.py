@@ -106,7 +106,7 @@ def test_many_processes_migrate_once(
         subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True)
         for _ in range(4)
     ]
-    assert [process.communicate(timeout=60)[1] for process in running] == [""] * 4
+    assert [process.communicate(timeout=300)[1] for process in running] == [""] * 4
     assert tables(session_settings, invented) == {"alembic_version", "first", "second"}
 
 

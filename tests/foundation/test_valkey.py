@@ -92,7 +92,7 @@ def test_eight_processes_at_once_make_one_server(server: EmbeddedValkey, tmp_pat
         subprocess.Popen([sys.executable, "-c", START, str(tmp_path)], stdout=subprocess.PIPE, text=True)
         for _ in range(8)
     ]
-    outputs = [starter.communicate(timeout=60)[0].split() for starter in starters]
+    outputs = [starter.communicate(timeout=300)[0].split() for starter in starters]
     assert sorted(output[0] for output in outputs) == ["False"] * 7 + ["True"]
     assert {output[1] for output in outputs} == {str(server.status().pid)}
 
@@ -105,7 +105,7 @@ def test_kill_9(server: EmbeddedValkey, tmp_path: Path) -> None:
         pids = processes.processes_in(server.data)
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
-    assert processes.wait_until(lambda: not server.is_ready(), 10)
+    assert processes.wait_until(lambda: not server.is_ready(), 120)
     with client(settings_of(tmp_path)) as connection:
         assert connection.get("key") == b"value"
 

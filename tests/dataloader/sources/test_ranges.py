@@ -21,7 +21,7 @@ def holds(each: Range, value: Any) -> bool:
     return (each.lower is None or value >= each.lower) and (each.upper is None or value < each.upper)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(
     st.one_of(
         st.tuples(st.integers(), st.integers(), st.lists(st.none() | st.integers())),

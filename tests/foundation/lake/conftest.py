@@ -12,7 +12,9 @@ from typing import Any
 import duckdb
 import pytest
 
+from quayside.foundation import processes
 from quayside.foundation.lake import Lake
+from quayside.foundation.postgres import connect
 from quayside.foundation.settings import Settings
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -77,7 +79,7 @@ def start(command_environment: dict[str, str]) -> Iterator[Callable[..., subproc
         process.communicate()
 
 
-def result(process: subprocess.Popen[str], timeout: float = 120) -> Any:
+def result(process: subprocess.Popen[str], timeout: float = 600) -> Any:
     """What a worker printed last, once it ended well."""
     out, _ = process.communicate(timeout=timeout)
     assert process.returncode == 0, out
@@ -91,6 +93,21 @@ def wait_for(process: subprocess.Popen[str], word: str) -> None:
         if line.strip() == word:
             return
     pytest.fail(f"the worker ended with {process.wait()} before it said {word!r}")
+
+
+def go_on(process: subprocess.Popen[str]) -> None:
+    """What a worker that has said a word waits for."""
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def wait_for_sessions(settings: Settings, condition: str, gone: bool = False) -> None:
+    """Until one of the other sessions on the test's database is so, in the words of ``pg_stat_activity``, or none is."""
+    statement = f"SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND {condition}"
+    with connect(settings, autocommit=True) as con:
+        met = processes.wait_until(lambda: (con.execute(statement.encode()).fetchone() is None) is gone, 240)
+    assert met, condition
 
 
 def data_files(settings: Settings) -> set[Path]:

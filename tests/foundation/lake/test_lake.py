@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -9,7 +8,15 @@ from pathlib import Path
 import duckdb
 import pytest
 from tests.conftest import make_settings
-from tests.foundation.lake.conftest import ROWS, Table, data_files, result, wait_for
+from tests.foundation.lake.conftest import (
+    ROWS,
+    Table,
+    data_files,
+    go_on,
+    result,
+    wait_for,
+    wait_for_sessions,
+)
 
 from quayside.foundation.errors import ConflictError, ServiceUnavailableError, SettingsError
 from quayside.foundation.lake import Lake
@@ -248,24 +255,37 @@ class TestTransaction:
         con.execute("INSERT INTO s.counter VALUES (0)")
         appending = [start("append", f"w{n}", 15) for n in range(3)]
         counting = [start("count_up", 10) for _ in range(3)]
+        for worker in counting:
+            wait_for(worker, "begun")
+        for worker in counting:
+            go_on(worker)  # of three that have begun together, two lose
         assert [result(worker) for worker in appending] == [15] * 3
         attempts = [result(worker) for worker in counting]
-        assert sum(attempts) > 30, "the writers never met: the test shows nothing"
+        assert sum(attempts) >= 32
         assert one(con, "SELECT n FROM s.counter") == 30
         assert con.execute("SELECT count(*), count(DISTINCT (batch, n)) FROM s.rows").fetchall() == [(45, 45)]
 
     @pytest.mark.parametrize("lock, rows", [("load b", 100), ("", 200)])
     def test_lock_lets_one_of_two_loaders_insert(
-        self, con: duckdb.DuckDBPyConnection, rows_table: Table, start: Start, lock: str, rows: int
+        self,
+        settings: Settings,
+        con: duckdb.DuckDBPyConnection,
+        rows_table: Table,
+        start: Start,
+        lock: str,
+        rows: int,
     ) -> None:
         # Without the lock both insert, since two inserts do not conflict: that is what the lock is for.
-        workers = [start("load_once", "b", lock) for _ in range(2)]
+        first = start("load_once", "b", lock)
+        wait_for(first, "looked")
+        second = start("load_once", "b", lock)
+        if lock:
+            wait_for_sessions(settings, "wait_event_type = 'Lock' AND wait_event = 'advisory'")
+        else:
+            wait_for(second, "looked")
+        workers = [first, second]
         for worker in workers:
-            wait_for(worker, "ready")
-        for worker in workers:
-            assert worker.stdin is not None
-            worker.stdin.write("\n")
-            worker.stdin.flush()
+            go_on(worker)
         assert sum(result(worker) for worker in workers) == rows // 100
         assert one(con, "SELECT count(*) FROM s.rows") == rows
 
@@ -278,7 +298,5 @@ class TestTransaction:
         writer.kill()
         writer.wait()
         assert one(con, "SELECT count(*) FROM s.rows") == 0
-        deadline = time.monotonic() + 20
         lake.transaction(lambda c: c.execute("INSERT INTO s.rows VALUES ('b', 1)"), con)
-        assert time.monotonic() < deadline
         assert one(con, "SELECT count(*) FROM s.rows") == 1

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from contextlib import closing
 from typing import Any
 
 from quayside.foundation.lake import Lake
+from quayside.foundation.lake import lake as lake_module
 from quayside.foundation.settings import load_settings
 
 
@@ -29,12 +29,17 @@ def append(lake: Lake, batch: str, commits: str) -> int:
 
 
 def count_up(lake: Lake, commits: str) -> int:
-    """Add one to the same row again and again; the number of attempts."""
+    """Add one to the same row again and again; the number of attempts. The first begins, says so, and waits."""
     attempts = 0
+    lake_module.ATTEMPTS = 1000  # type: ignore[misc]  how often one may lose is not what is tested with this
 
     def work(con: Any) -> None:
         nonlocal attempts
         attempts += 1
+        if attempts == 1:
+            con.execute("SELECT n FROM s.counter").fetchall()
+            print("begun", flush=True)
+            sys.stdin.readline()
         con.execute("UPDATE s.counter SET n = n + 1")
 
     with closing(lake.connect(threads=1)) as con:
@@ -52,19 +57,17 @@ def ensure(lake: Lake, *names: str) -> int:
 
 
 def load_once(lake: Lake, batch: str, lock: str = "") -> int:
-    """Insert a batch unless it is there, as a loader does; 1 when this process did."""
+    """Insert a batch unless it is there, as a loader does, saying when it has looked; 1 when this process did."""
 
     def work(con: Any) -> int:
         if con.execute("SELECT count(*) FROM s.rows WHERE batch = ?", [batch]).fetchone()[0]:
             return 0
-        time.sleep(0.3)
+        print("looked", flush=True)
+        sys.stdin.readline()
         con.execute("INSERT INTO s.rows SELECT ?, range FROM range(100)", [batch])
         return 1
 
-    with closing(lake.connect(threads=1)) as con:
-        print("ready", flush=True)
-        sys.stdin.readline()
-        return lake.transaction(work, con, lock=lock or None)
+    return lake.transaction(work, lock=lock or None)
 
 
 def hold(lake: Lake, batch: str) -> int:

@@ -20,7 +20,7 @@ from tests.kycc.dagster.conftest import BATCH, MOMENT, Slack, alerts_of
 from quayside.foundation.postgres import connect
 from quayside.foundation.settings import Settings
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 #: Everything of the location but the folder files arrive in.
 LOCATION = """
@@ -31,7 +31,7 @@ defs = build_definitions(incoming=lambda: Path({folder!r}))
 """
 
 
-def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+def until(condition: Callable[[], Any], what: str, seconds: float = 480) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
@@ -79,7 +79,7 @@ def running(
             cwd=tmp_path,
         )
     try:
-        until(lambda: "Switched on" in output.read_text() or process.poll() is not None, 120, "quayside up")
+        until(lambda: "Switched on" in output.read_text() or process.poll() is not None, "quayside up")
         assert process.poll() is None, output.read_text()
         yield output
     finally:
@@ -108,7 +108,7 @@ def test_from_a_dropped_file_to_a_draft_and_a_failing_run_alerts_once(
                 "FROM kycc.scorecard_versions WHERE version <> 'v1'"
             ).fetchall()
 
-    ((version, status, base, actor, circular),) = until(drafts, 150, "a draft")
+    ((version, status, base, actor, circular),) = until(drafts, "a draft")
     assert (version, status, base, circular) == ("v2", "draft", "v1", False)
     assert actor.startswith("dagster:run:")
     assert (settings.home / "reports" / "scores" / f"{BATCH}.v1.html").stat().st_size > 10_000
@@ -116,7 +116,7 @@ def test_from_a_dropped_file_to_a_draft_and_a_failing_run_alerts_once(
     def failed_and_low() -> bool:
         return len(alerts_of(settings)) >= 2 and len(slack.messages) >= 2
 
-    until(failed_and_low, 120, "two alerts")
+    until(failed_and_low, "two alerts")
     time.sleep(17)  # another round of the failure sensor and of both of ours
     (low,) = [alert for alert in alerts_of(settings) if alert[1].startswith("Low average score: ")]
     assert low[0] == "warning"

@@ -10,7 +10,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 from tests.kycc.features.batches import MICROSECOND, Batch, batches, create, edge, load, party, transaction
 from tests.kycc.features.conftest import extracted
@@ -171,7 +171,7 @@ def test_nothing_after_as_of_is_read(con: duckdb.DuckDBPyConnection) -> None:
     """Whatever is added after the moment, features as of it stay the same to the last bit."""
 
     @seed(11)
-    @settings(max_examples=25, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=25)
     @given(batch=batches(), data=st.data())
     def same(batch: Batch, data: st.DataObject) -> None:
         load(con, "B", batch)

@@ -6,7 +6,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import given, seed, settings
 from tests.kycc.features.batches import Batch, batches, load
 from tests.kycc.features.conftest import extracted
 from tests.kycc.features.reference import reference_features
@@ -34,12 +34,7 @@ def test_features_equal_the_reference(con: duckdb.DuckDBPyConnection, part: int)
     seen = 0
 
     @seed(part)
-    @settings(
-        max_examples=EXAMPLES // PARTS,
-        database=None,
-        deadline=None,
-        suppress_health_check=[HealthCheck.too_slow],
-    )
+    @settings(max_examples=EXAMPLES // PARTS)
     @given(batch=batches())
     def equal(batch: Batch) -> None:
         nonlocal seen

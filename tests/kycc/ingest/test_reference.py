@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.kycc.ingest.reference import FIELDS, judge
 
@@ -83,15 +83,7 @@ BATCHES = st.fixed_dictionaries(
 )
 
 
-@settings(
-    max_examples=30,
-    deadline=None,
-    suppress_health_check=[
-        HealthCheck.function_scoped_fixture,
-        HealthCheck.too_slow,
-        HealthCheck.data_too_large,
-    ],
-)
+@settings(max_examples=30)
 @given(batch=BATCHES)
 def test_same_judgement(batch: dict[str, Any], plain_lake: PlainLake, tmp_path: Path) -> None:
     number = next(NUMBERS)

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.kycc.labels.conftest import DAY, MOMENT, PARTIES, World
 
@@ -110,7 +110,7 @@ def features_of(world: World) -> list[tuple[Any, ...]]:
     return world.con.execute("FROM kycc.features WHERE batch_id = 'B' ORDER BY party_id").fetchall()
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50)
 @given(drawn=worlds)
 def test_labels_are_those_of_the_definition(database: World, drawn: Drawn) -> None:
     fill(database, drawn)
@@ -125,7 +125,7 @@ def test_labels_are_those_of_the_definition(database: World, drawn: Drawn) -> No
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25)
 @given(drawn=worlds)
 def test_no_feature_of_a_labelled_party_knows_its_future(database: World, drawn: Drawn) -> None:
     fill(database, drawn)

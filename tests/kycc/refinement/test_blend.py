@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from quayside.foundation.errors import InputError
@@ -53,7 +53,6 @@ def expected(first: np.ndarray, second: np.ndarray, factor: float) -> list[int]:
     ]
 
 
-@settings(deadline=None)
 @given(
     st.booleans().flatmap(lambda up: st.tuples(numeric(up), numeric(up), st.just(up))), factors, st.lists(cut)
 )
@@ -79,7 +78,6 @@ def test_points_of_any_value_are_the_weighted_sum(
     assert (steps >= 0).all() if rising else (steps <= 0).all()
 
 
-@settings(deadline=None)
 @given(categorical(), categorical(), factors)
 def test_points_of_any_category_are_the_weighted_sum(
     first: Characteristic, second: Characteristic, factor: float
@@ -111,7 +109,6 @@ def test_a_feature_cannot_be_of_two_kinds() -> None:
         blend([(0.5, item), (0.5, other)], Wording("x"))
 
 
-@settings(deadline=None)
 @given(st.lists(numeric(True), min_size=1, max_size=12))
 def test_the_best_points_fit_the_scale(items: list[Characteristic]) -> None:
     scaled = within_scale(items)

@@ -50,14 +50,14 @@ def categorical(feature: str) -> Characteristic:
 STEP = Scorecard("step", (numeric("x", (0.7,), (0, 10), missing=3),))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(cases())
 @pytest.mark.slow
 def test_evaluation_equals_the_reference_row_by_row(case: Case) -> None:
     check(case)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(cases(numbers=anything_finite, rules=False))
 def test_points_equal_the_reference_over_the_whole_range_of_doubles(case: Case) -> None:
     check(case)

@@ -13,7 +13,7 @@ import psycopg
 import pyarrow as pa
 import pytest
 import sqlglot
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from psycopg import sql as pg
 
@@ -108,11 +108,8 @@ def postgres(session_settings: Settings) -> Iterator[psycopg.Connection[Any]]:
         con.rollback()
 
 
-shared_server = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
 @pytest.mark.unit
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(cases())
 @pytest.mark.slow
 def test_duckdb_and_sqlite_give_the_engines_scores(case: Case) -> None:
@@ -121,7 +118,7 @@ def test_duckdb_and_sqlite_give_the_engines_scores(case: Case) -> None:
 
 
 @pytest.mark.unit
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(cases())
 def test_the_parts_make_the_whole(case: Case) -> None:
     card, columns = case.card, case.columns
@@ -151,7 +148,7 @@ def test_the_parts_make_the_whole(case: Case) -> None:
 
 
 @pytest.mark.integration
-@settings(shared_server, max_examples=40)
+@settings(max_examples=40)
 @given(case=cases())
 @pytest.mark.slow
 def test_postgres_gives_the_engines_scores(postgres: psycopg.Connection[Any], case: Case) -> None:
@@ -159,7 +156,7 @@ def test_postgres_gives_the_engines_scores(postgres: psycopg.Connection[Any], ca
 
 
 @pytest.mark.unit
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(cases(numbers=anything_finite, max_characteristics=3, rules=False))
 def test_any_double_can_be_a_cut_in_duckdb_and_sqlite(case: Case) -> None:
     assert in_duckdb(case) == expected(case)
@@ -167,7 +164,7 @@ def test_any_double_can_be_a_cut_in_duckdb_and_sqlite(case: Case) -> None:
 
 
 @pytest.mark.integration
-@settings(shared_server, max_examples=20)
+@settings(max_examples=20)
 @given(case=cases(numbers=anything_finite, max_characteristics=3, rules=False))
 def test_any_double_can_be_a_cut_in_postgres(postgres: psycopg.Connection[Any], case: Case) -> None:
     assert in_postgres(case, postgres) == expected(case)
@@ -256,7 +253,7 @@ def test_awkward_names_values_and_arithmetic_in_postgres(postgres: psycopg.Conne
 
 
 @pytest.mark.unit
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.floats(allow_nan=False, allow_infinity=False))
 @example(42038.41078266974)  # as decimal literals, SQLite 3.40 reads these one unit in the last place off
 @example(4.144245188391054e-300)

@@ -16,7 +16,7 @@ from quayside.kycc.training.monotone import grouped, shares
 pytestmark = pytest.mark.unit
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.integers(0, 20), st.integers(1, 20)), min_size=1, max_size=7).filter(
         lambda cells: any(bads for bads, _ in cells)
@@ -72,7 +72,7 @@ numbers = st.one_of(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(st.tuples(numbers, st.booleans()), min_size=5, max_size=120).filter(
         lambda rows: 0 < sum(bad for _, bad in rows) < len(rows)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from quayside.kycc.training import metrics
@@ -29,7 +29,6 @@ def wins(label: np.ndarray, risk: np.ndarray) -> np.ndarray:
     return (bad > good) + 0.5 * (bad == good)
 
 
-@settings(deadline=None)
 @given(samples)
 def test_auc_and_its_error_are_those_of_all_pairs(rows: list[tuple[bool, int]]) -> None:
     label, risk = arrays(rows)
@@ -39,7 +38,6 @@ def test_auc_and_its_error_are_those_of_all_pairs(rows: list[tuple[bool, int]]) 
     assert metrics.auc_with_error(label, risk) == pytest.approx((pairs.mean(), math.sqrt(variance)))
 
 
-@settings(deadline=None)
 @given(samples, st.randoms(use_true_random=False))
 def test_paired_comparison_uses_the_covariance_of_the_pairs(rows: list[tuple[bool, int]], random) -> None:
     label, first = arrays(rows)
@@ -55,7 +53,6 @@ def test_paired_comparison_uses_the_covariance_of_the_pairs(rows: list[tuple[boo
     assert found.difference == pytest.approx(b.mean() - a.mean())
 
 
-@settings(deadline=None)
 @given(samples)
 def test_roc_ks_and_precision(rows: list[tuple[bool, int]]) -> None:
     label, risk = arrays(rows)

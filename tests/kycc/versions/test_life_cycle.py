@@ -244,7 +244,7 @@ def test_of_two_at_once_one_wins_and_the_other_is_told(
 
 def release_when_both_wait(settings: Settings, holder: psycopg.Connection[Any]) -> None:
     with connect(settings, autocommit=True) as con:
-        for _ in range(1000):
+        for _ in range(12_000):
             row = con.execute(
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
             ).fetchone()

@@ -77,7 +77,7 @@ def order(con: psycopg.Connection[Any], **request: Any) -> str:
 def attempt(con: psycopg.Connection[Any], subscription_id: str, later: timedelta = timedelta()) -> int:
     """The attempt that the sensor hands out."""
     # The server keeps the locks of a killed client until it notices; the sensor's next tick finds the row then.
-    for _ in range(200):
+    for _ in range(2400):
         found = {c.subscription_id: c.attempt for c in claim(con, "provisioning", now=utc_now() + later)}
         if subscription_id in found:
             return found[subscription_id]

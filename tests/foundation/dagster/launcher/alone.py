@@ -28,7 +28,7 @@ def say(code: str, *arguments: str, **popen: object) -> str:
         check=True,
         stdout=subprocess.PIPE,
         text=True,
-        timeout=60,
+        timeout=300,
         **popen,  # pyright: ignore[reportArgumentType, reportCallIssue] - user, group
     )
     return done.stdout.strip()

@@ -42,7 +42,7 @@ def no_orphan(token: str) -> Iterator[None]:
         return {pid: command for pid, command in with_token().items() if pid not in expected}
 
     try:
-        until(lambda: not left(), 30)
+        until(lambda: not left())
     except AssertionError:
         found = left()
         for pid in found:

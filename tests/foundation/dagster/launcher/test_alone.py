@@ -125,7 +125,7 @@ def test_with_dagster_and_dagster_postgres_alone(python: Path, postgres_url: str
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr

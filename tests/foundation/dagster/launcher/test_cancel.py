@@ -43,7 +43,7 @@ def test_force_terminate_ends_the_process_as_well(warm: Bench):
     warm.started(run_id)
     process = warm.record(run_id).process
     warm.instance.report_run_canceled(warm.run(run_id))
-    until(lambda: not process.alive(), 30, "its warden saw it and ended the process")
+    until(lambda: not process.alive(), what="its warden saw it and ended the process")
     assert warm.run(run_id).status.value == "CANCELED"
     assert not warm.said(run_id, "unexpectedly")
 
@@ -55,7 +55,7 @@ def test_a_run_whose_process_is_gone_is_canceled_at_once(warm: Bench):
     warm.place(run_id, folder=str(warm.folder))  # as if nothing were noted of it
     assert warm.launcher.terminate(run_id)
     assert warm.run(run_id).status.value == "CANCELED"
-    until(lambda: warm.records.find(run_id) is None, 30, "its warden saw it and ended the process")
+    until(lambda: warm.records.find(run_id) is None, what="its warden saw it and ended the process")
 
 
 def test_canceled_before_its_process_began_it_does_not_execute(warm: Bench):
@@ -73,7 +73,7 @@ def test_canceled_from_another_host_it_ends_within_seconds(warm: Bench):
     warm.started(run_id)
     warm.place(run_id, host="another")
     assert warm.launcher.terminate(run_id)
-    assert warm.finished(run_id, 30) == "CANCELED"
+    assert warm.finished(run_id) == "CANCELED"
     assert (warm.folder / f"{run_id}.interrupted").exists()
 
 
@@ -88,7 +88,7 @@ def test_a_server_that_hangs_does_not_lose_the_request(warm: Bench, monkeypatch:
     monkeypatch.setattr(protocol, "request", lambda path, message: ask(path, message, seconds=0.2))
     with stopped(warm.server_process()):
         assert warm.launcher.terminate(run_id)
-        until(lambda: not warm.record(run_id).process.alive(), 30)
+        until(lambda: not warm.record(run_id).process.alive())
     assert warm.finished(run_id) == "CANCELED"
 
 
@@ -124,7 +124,7 @@ def test_signals_to_the_whole_server_end_its_runs(fresh):
     server = bench.server_process()
     server.signal(signal.SIGTERM)
     assert [bench.finished(run_id) for run_id in runs] == ["FAILURE", "FAILURE"]
-    until(lambda: not server.alive(), 30)
+    until(lambda: not server.alive())
 
 
 def _version(warm: Bench, run_id: str):

@@ -92,7 +92,7 @@ def test_each_step_is_a_fork_of_the_run(bench: Bench) -> None:
 
     # The same events as when Dagster starts an interpreter for each.
     spawned = bench.submit("spawned")
-    assert bench.finished(spawned, 120) == "SUCCESS"
+    assert bench.finished(spawned) == "SUCCESS"
     assert sorted(bench.events(run_id)) == sorted(bench.events(spawned))
 
 
@@ -114,7 +114,7 @@ def test_steps_end_with_a_run_that_is_canceled(bench: Bench) -> None:
 
 def test_a_run_with_a_thread_spawns_its_steps_and_says_why(bench: Bench) -> None:
     run_id = bench.submit("threaded")
-    assert bench.finished(run_id, 120) == "SUCCESS", bench.texts(run_id)
+    assert bench.finished(run_id) == "SUCCESS", bench.texts(run_id)
     assert bench.said(
         run_id, "Steps get fresh interpreters, because a fork would break what the run has open: 1 thread"
     )
