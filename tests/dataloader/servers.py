@@ -142,7 +142,7 @@ def mariadb(require_service: Callable[[str, bool, str], None]) -> Iterator[Sourc
             unix_socket=socket_file, user="root", autocommit=True, init_command="SET sql_mode = ''", **more
         )
 
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while True:
         try:
             # Not by pymysql, which leaves its socket open when nobody answers.

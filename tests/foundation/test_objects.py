@@ -86,7 +86,7 @@ def test_presigned_url_needs_no_credentials_and_no_folder(
 ) -> None:
     store = ObjectStore("s3://lake/signed", s3_settings)
     store.put("one", b"content")
-    with urllib.request.urlopen(store.presigned_url("one", timedelta(minutes=1)), timeout=10) as answer:
+    with urllib.request.urlopen(store.presigned_url("one", timedelta(minutes=1)), timeout=120) as answer:
         assert answer.read() == b"content"
     with pytest.raises(UsageError, match="is a folder"):
         ObjectStore(str(tmp_path), s3_settings).presigned_url("one", timedelta(minutes=1))

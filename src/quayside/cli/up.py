@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from quayside.foundation.dagster.services import Services
     from quayside.foundation.settings import Settings
 
-READY_SECONDS: Final = 180.0
-#: What each kind of process gets to end by itself before it is killed.
-END_SECONDS: Final = 10.0
+READY_SECONDS: Final = 300.0
+#: What each kind of process gets to end by itself before it is killed; a second Ctrl-C does not wait.
+END_SECONDS: Final = 30.0
 
 
 class _Stop(BaseException):

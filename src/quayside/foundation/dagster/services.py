@@ -30,7 +30,7 @@ from quayside.foundation.settings import Settings, project_root
 TOKEN: Final = "QUAYSIDE_UP_TOKEN"  # noqa: S105 - a name
 #: A log of this size is put aside at the next start; the one put aside before it goes.
 LOG_LIMIT_BYTES: Final = 10_000_000
-CODE_SERVER_SECONDS: Final = 60.0
+CODE_SERVER_SECONDS: Final = 180.0
 
 _PR_SET_PDEATHSIG: Final = 1
 _libc = ctypes.CDLL(None, use_errno=True)
