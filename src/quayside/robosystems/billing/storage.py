@@ -107,6 +107,7 @@ def bill_storage(
         bills, charged = con.execute(_TOTALS, days).fetchone() or (0, Decimal(0))
         con.execute("DROP TABLE IF EXISTS quayside_due")
         con.execute(_DUE.encode(), bound)
+        con.execute("CREATE INDEX ON quayside_due (account_id)")
         con.execute("ANALYZE quayside_due")
         for part in work.slices(con, "SELECT account_id FROM quayside_due"):
             with con.transaction():

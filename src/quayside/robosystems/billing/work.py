@@ -52,14 +52,12 @@ def slices(
     bound: dict[str, Any] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Ranges of account ids (``after`` exclusive, ``until`` inclusive) that hold `size` each of those a SELECT names."""
+    ends = con.execute(
+        "SELECT max(account_id) FROM (SELECT account_id, (row_number() OVER (ORDER BY account_id) - 1) / %(size)s AS slice"  # noqa: S608 - constants
+        f" FROM (SELECT DISTINCT account_id FROM ({accounts}) AS a) AS each) AS cut GROUP BY slice ORDER BY slice".encode(),
+        {"size": size} | (bound or {}),
+    ).fetchall()
     after = 0
-    while True:
-        row = con.execute(
-            f"SELECT max(account_id) FROM (SELECT DISTINCT account_id FROM ({accounts}) AS a"  # noqa: S608 - constants
-            " WHERE account_id > %(after)s ORDER BY account_id LIMIT %(size)s) AS slice".encode(),
-            {"after": after, "size": size} | (bound or {}),
-        ).fetchone()
-        if row is None or row[0] is None:
-            return
-        yield {"after": after, "until": row[0]}
-        after = row[0]
+    for (until,) in ends:
+        yield {"after": after, "until": until}
+        after = until

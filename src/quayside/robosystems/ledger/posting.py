@@ -49,7 +49,12 @@ SELECT count(*) FROM (
     SELECT FROM robosystems.accounts WHERE id IN ({accounts}) ORDER BY id FOR NO KEY UPDATE) AS locked
 """
 _STAGED_ACCOUNTS: Final = "SELECT account_id FROM quayside_postings"
-_LEAVE_OUT: Final = "DELETE FROM quayside_postings AS p USING robosystems.transfers AS t WHERE t.key = p.key"
+# Here and below a subquery per row asks the index, however the planner, who knows nothing of the staged rows, would guess: a join
+# may read every transfer and every account there is for a few of them.
+_LEAVE_OUT: Final = (
+    "DELETE FROM quayside_postings AS p"
+    " WHERE (SELECT t.id FROM robosystems.transfers AS t WHERE t.key = p.key) IS NOT NULL"
+)
 _WRITE: Final = """
 WITH written AS (
     INSERT INTO robosystems.transfers (key, kind, operation, from_account, to_account, amount, seq, balance_after,
@@ -58,7 +63,8 @@ WITH written AS (
            CASE WHEN p.change > 0 THEN a.id ELSE p.system_account END, abs(p.change),
            a.seq + row_number() OVER book, a.balance + sum(p.change) OVER book, p.effective_at,
            greatest(%(at)s, a.booked_at), p.period, p.reverses, %(actor)s, %(run_id)s, p.metadata
-    FROM quayside_postings AS p JOIN robosystems.accounts AS a ON a.id = p.account_id
+    FROM quayside_postings AS p CROSS JOIN LATERAL (
+        SELECT id, balance, seq, booked_at FROM robosystems.accounts WHERE id = p.account_id OFFSET 0) AS a
     WINDOW book AS (PARTITION BY p.account_id ORDER BY p.position)
     RETURNING id, key, kind, to_account, account_id, amount
 )
