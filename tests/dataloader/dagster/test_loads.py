@@ -50,7 +50,7 @@ def materialized(instance: dg.DagsterInstance, run_id: str) -> dict[str, dict[st
     }
 
 
-def until(condition: Callable[[], Any], seconds: float = 60, *, what: str) -> None:
+def until(condition: Callable[[], Any], seconds: float = 300, *, what: str) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
