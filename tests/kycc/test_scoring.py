@@ -98,6 +98,10 @@ def test_a_changed_score_replaces_the_old_one_visibly(service: ScoringService) -
     assert postgres(
         service, "SELECT action, subject, details->>'changed' FROM ops.audit WHERE subject_type = 'batch'"
     ) == [("rescored", BATCH, "1")]
+    counted = "SELECT source, kind, quantity::int, subject FROM usage.events ORDER BY recorded_at"
+    assert postgres(service, counted) == [
+        ("kycc", "kycc.party_scored", parties, "kycc") for parties in (result.summary.parties, 1)
+    ]
 
 
 def test_a_mirror_that_was_left_behind_is_brought_level(
@@ -113,9 +117,14 @@ def test_a_mirror_that_was_left_behind_is_brought_level(
     assert postgres(service, "SELECT count(*) FROM kycc.score_requests") == [(0,)]
     with service.connection() as con, connect(service.settings) as pg:
         assert not checks.scores(con, pg, BATCH, "v1").passed
+    assert postgres(service, "SELECT count(*) FROM usage.events") == [(0,)]
     result = service.score()
     assert result.written.added == 0
     assert result.mirrored
+    counted = [(result.summary.parties,)]
+    assert postgres(service, "SELECT quantity::int FROM usage.events") == counted
+    service.score()
+    assert postgres(service, "SELECT quantity::int FROM usage.events") == counted
     with service.connection() as con, connect(service.settings) as pg:
         assert checks.scores(con, pg, BATCH, "v1").passed
 

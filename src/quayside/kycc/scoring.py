@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import io
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from quayside.foundation.errors import NotFoundError
 from quayside.kycc.tables import SCORE_HISTORY, SCORES
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     import duckdb
     import psycopg
     import pyarrow as pa
@@ -153,7 +152,8 @@ def mirror_scores(
     version: str,
     fingerprint: str,
 ) -> bool:
-    """Bring ``kycc.score_requests`` level with the lake in one PostgreSQL transaction.
+    """Bring ``kycc.score_requests`` level with the lake in one PostgreSQL transaction, which also counts the parties that
+    were scored, or scored otherwise than before, in ``usage.events``.
 
     Returns:
         False when the mirror already showed that fingerprint and nothing was written.
@@ -165,6 +165,9 @@ def mirror_scores(
     if shown and shown[0] == fingerprint:
         return False
     import pyarrow.csv as arrow_csv
+
+    from quayside.foundation import usage
+    from quayside.foundation.usage import UsageEvent
 
     columns = (
         "party_id", "batch_id", "scorecard_version", "as_of", "raw_score", "total_score", "band", "decision", "flags",
@@ -200,6 +203,12 @@ def mirror_scores(
             f"ON CONFLICT (party_id, batch_id, scorecard_version) DO UPDATE SET {updates} "
             "WHERE score_requests IS DISTINCT FROM excluded"
         )
+        if cursor.rowcount:
+            event_id = f"kycc:score:{batch_id}:{version}:{fingerprint}"
+            event = UsageEvent(
+                event_id, "kycc", "kycc.party_scored", cursor.rowcount, "kycc", datetime.now(UTC)
+            )
+            usage.append(postgres, [event])
         cursor.execute(
             """
             INSERT INTO kycc.score_batches (batch_id, scorecard_version, as_of, fingerprint, parties_scored, created_at)
