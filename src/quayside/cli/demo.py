@@ -5,9 +5,12 @@ from __future__ import annotations
 from datetime import UTC
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from quayside.foundation.settings import Settings
 
 app = typer.Typer(help="Generate a batch, run ingest, features and scores on Dagster, show the result.")
 
@@ -74,6 +77,7 @@ def demo(parties: Annotated[int, typer.Option(min=100)] = 10_000) -> None:
         "  what loads         .venv/bin/quayside tables list\n"
         "  what was loaded    .venv/bin/quayside tables history shop.orders"
     )
+    _bill(service.settings)
     typer.echo(
         "\nWhere to look next:\n"
         f"  the file           {_shown(path)}\n"
@@ -82,6 +86,34 @@ def demo(parties: Annotated[int, typer.Option(min=100)] = 10_000) -> None:
         "  the tables         .venv/bin/quayside lake tables\n"
         f"  the runs           make up, then {service.settings.dagster_webserver_url}/runs\n"
         "  stop the database  make stop"
+    )
+
+
+def _bill(settings: Settings) -> None:
+    """Who pays for all this: four lines of the books."""
+    from quayside.foundation.postgres import connect, ensure_schema
+    from quayside.foundation.progress import step
+    from quayside.robosystems.demo import PLANS, bill_demo
+    from quayside.robosystems.schema import SCHEMA
+
+    ensure_schema(settings, SCHEMA)
+    with step("bill two graphs"), connect(settings, autocommit=True) as con:
+        done = bill_demo(settings, con)
+    if done is None:
+        typer.echo("\nThe books hold customers of yours and were left alone.")
+        return
+    mine = done.statements[done.payer]
+    movements = " ".join(
+        f"{'+' if change > 0 else '-'} {abs(change):,.2f} {kind}" for kind, change in mine.totals().items()
+    )
+    other = next(graph for graph in done.statements if graph != done.payer)
+    typer.echo(
+        f"\n{len(done.statements)} graph databases of a customer are metered and billed in credits:\n"
+        f"  storage            {PLANS['standard']} GB on {done.day:%Y-%m-%d}, the plan includes 10: "
+        f"{done.storage[other].normalize():f} credits\n"
+        f"  use                {done.parties:,} parties scored: {done.charged.normalize():f} credits\n"
+        f"  a statement        {mine.opening:,.2f} {movements} = {mine.closing:,.2f} credits\n"
+        f"  all of it          .venv/bin/quayside credits statement {done.payer} --since {done.day:%Y-%m-%d}"
     )
 
 

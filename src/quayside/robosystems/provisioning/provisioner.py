@@ -49,7 +49,10 @@ class Order:
 
 
 class Provisioner:
-    """Provisioning on one autocommit connection and one graph store."""
+    """Provisioning on one autocommit connection and one graph store.
+
+    ``at``: since when a graph is there for its customer, by default since it is.
+    """
 
     def __init__(
         self,
@@ -58,8 +61,10 @@ class Provisioner:
         graphs: GraphStore,
         *,
         run_id: str | None = None,
+        at: datetime | None = None,
     ) -> None:
         self.settings, self.connection, self.graphs, self.run_id = settings, connection, graphs, run_id
+        self.at = at
         self.subscriptions = Subscriptions(connection)
 
     def begin(self, subscription_id: str, attempt: int = 0) -> Order:
@@ -113,20 +118,21 @@ class Provisioner:
         with self._own(order) as seen:
             if seen.resource_type == "repository":
                 self.connection.execute(
-                    "UPDATE robosystems.subscriptions SET activated_at = coalesce(activated_at, now())"
+                    "UPDATE robosystems.subscriptions SET activated_at = coalesce(activated_at, %s, now())"
                     " WHERE subscription_id = %s",
-                    [order.subscription_id],
+                    [self.at, order.subscription_id],
                 )
                 return
             self.connection.execute(
-                "INSERT INTO robosystems.graphs (graph_id, customer_id, name, kind, schema_name)"
-                " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (graph_id) DO NOTHING",
+                "INSERT INTO robosystems.graphs (graph_id, customer_id, name, kind, schema_name, created_at)"
+                " VALUES (%s, %s, %s, %s, %s, coalesce(%s, now())) ON CONFLICT (graph_id) DO NOTHING",
                 [
                     order.graph_id,
                     seen.customer_id,
                     str(seen.request.get("name", "")),
                     str(seen.request.get("kind", "generic")),
                     _schema_of(seen).name,
+                    self.at,
                 ],
             )
 
@@ -151,7 +157,7 @@ class Provisioner:
                 [self._start(order, seen), order.subscription_id],
             )
             made = "was made" if seen.resource_type == "graph" else "has access"
-            self.subscriptions.move(seen, "active", f"{order.graph_id} {made}")
+            self.subscriptions.move(seen, "active", f"{order.graph_id} {made}", at=self.at)
 
     # -- when it fails ----------------------------------------------------------------------------------------------
 
