@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -15,7 +16,7 @@ from quayside.foundation.postgres import connect
 from quayside.foundation.settings import Settings
 from quayside.foundation.usage import UsageEvent, append
 from quayside.robosystems.plans import set_price
-from quayside.robosystems.usage import Sizes, assign_subject, collect, gaps, meter
+from quayside.robosystems.usage import Sizes, assign_subject, collect, gaps, meter, snapshots
 
 pytestmark = pytest.mark.integration
 
@@ -60,6 +61,22 @@ def test_a_graph_the_reader_forgets_is_not_measured(con: Connection):
     assert collect(con, HOUR, Forgetful(), at=HOUR).unmeasured == 1
     with pytest.raises(ValueError, match="all four parts"):
         Sizes("g", 1, 2, 3)
+
+
+def test_graphs_are_read_in_batches_and_not_one_by_one(con: Connection, monkeypatch: pytest.MonkeyPatch):
+    """Failure 49."""
+    asked: list[list[str]] = []
+
+    class Counting:
+        def read(self, graph_ids: Sequence[str]) -> list[Sizes]:
+            asked.append(list(graph_ids))
+            return [Sizes(graph_id, 1, 0, 0, 0) for graph_id in graph_ids]
+
+    for number in range(7):
+        subscribe(con, f"g{number}")
+    monkeypatch.setattr(snapshots, "BATCH", 3)
+    assert collect(con, HOUR, Counting(), at=HOUR).measured == 7
+    assert [len(graphs) for graphs in asked] == [3, 3, 1]
 
 
 def test_a_snapshot_has_the_plan_of_its_hour_and_only_living_graphs_have_one(con: Connection):
