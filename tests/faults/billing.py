@@ -9,6 +9,7 @@ and in other rounds two processes run them at once. Whatever happened, the books
 invoice numbers without gap or repeat, and the checks of the books find nothing.
 
 The meetings of two sessions that a guard exists for are staged, not left to luck: the second one is seen waiting for the first.
+And a server is cut off under consumers: what one of them was told is taken has to be in the books when it is back.
 ``--without key | lock | transaction | number`` takes a guard out; the harness must then fail.
 """
 
@@ -36,10 +37,11 @@ import psycopg
 
 import quayside.cli.db
 import quayside.robosystems.ledger.ledger as verbs
+from quayside.foundation.errors import QuaysideError
 from quayside.foundation.postgres import EmbeddedPostgres, connect, dispose_engines, migrate
 from quayside.foundation.settings import Settings
 from quayside.foundation.usage import UsageEvent, append
-from quayside.robosystems.billing import allocate, bill_overage, bill_storage, expire_credits
+from quayside.robosystems.billing import allocate, bill_overage, bill_storage, expire_credits, work
 from quayside.robosystems.billing.invoicing import issue
 from quayside.robosystems.ledger import Ledger
 from quayside.robosystems.ledger.posting import Author
@@ -49,6 +51,8 @@ from tests.faults.harness import PhaseCell, fork, kill_when, wait
 from tests.robosystems.books import BOOKS, GB, START, FixedSizes, snapshots, subscribe
 
 GRAPHS = 12
+CONSUMERS, TOLD = 4, 400
+work.CHUNK = 5  # accounts of one transaction: jobs get several, and kills fall between them
 FEBRUARY = datetime(2026, 2, 1, tzinfo=UTC)
 MARCH = datetime(2026, 3, 1, tzinfo=UTC)
 SIZES = FixedSizes({f"g{number}": (8 + 3 * number) * GB for number in range(1, GRAPHS)})  # g0 does not answer
@@ -361,19 +365,21 @@ class Harness:
 
         return self.noted("connection", *self.disturb(settings, lambda: self.in_child(cut)))
 
+    def crash(self) -> None:
+        """Let the server die; what it had not written by then is lost."""
+        pid = EmbeddedPostgres(self.home).status().pid
+        assert pid is not None
+        os.kill(pid, signal.SIGQUIT)
+        while Path(f"/proc/{pid}").exists():
+            time.sleep(0.005)
+
+    def restart(self) -> None:
+        self.in_child(lambda: EmbeddedPostgres(self.home).start() and None)
+
     def kill_server(self, settings: Settings) -> bool:
         """Let the server die as in a crash, and start it again."""
-
-        def crash() -> None:
-            server = EmbeddedPostgres(self.home)
-            pid = server.status().pid
-            assert pid is not None
-            os.kill(pid, signal.SIGQUIT)
-            while Path(f"/proc/{pid}").exists():
-                time.sleep(0.005)
-
-        died, code = self.disturb(settings, crash)
-        self.in_child(lambda: EmbeddedPostgres(self.home).start() and None)
+        died, code = self.disturb(settings, self.crash)
+        self.restart()
         return self.noted("server", died, code)
 
     def disturb(self, settings: Settings, strike: Callable[[], None]) -> tuple[bool, int]:
@@ -429,6 +435,27 @@ class Harness:
         settings = self.new_books()
         self.problems += self.in_child(lambda: meetings(settings, self.without))
 
+    def promises(self) -> None:
+        """The server dies under consumers of one account and of several: what they were told is taken is in the books."""
+        settings = self.new_books()
+        files = [self.folder / f"told.{number}" for number in range(CONSUMERS)]
+        pids = [fork(lambda n=n, f=f: consume_until_cut(settings, n, f)) for n, f in enumerate(files)]
+
+        def told() -> list[str]:
+            return [key for file in files if file.exists() for key in file.read_text().split()]
+
+        look = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        while len(told()) < TOLD and all(os.waitid(os.P_PID, pid, look) is None for pid in pids):
+            time.sleep(0.005)
+        self.crash()
+        codes = [wait(pid) for pid in pids]
+        self.restart()
+        lost = self.in_child(lambda: missing(settings, told()))
+        if any(codes) or lost:
+            self.problems.append(
+                f"the server died under consumers: {len(lost)} of {len(told())} promised consumptions are lost, {codes}"
+            )
+
     def report(self) -> dict[str, Any]:
         return {
             "rounds": self.rounds,
@@ -481,6 +508,26 @@ def meetings(settings: Settings, without: str | None) -> list[str]:
     return found
 
 
+def consume_until_cut(settings: Settings, number: int, told: Path) -> None:
+    """Consume until the server is gone, noting every consumption once it is answered."""
+    graph = "g1" if number % 2 else f"g{number + 2}"
+    with told.open("ab", buffering=0) as notes, connect(settings, autocommit=True) as con:
+        ledger = Ledger(con)
+        for count in range(1_000_000):
+            try:
+                ledger.consume(graph, 1, key=f"told:{number}:{count}", at=MARCH)
+            except (psycopg.OperationalError, QuaysideError):
+                return
+            notes.write(f"told:{number}:{count}\n".encode())
+
+
+def missing(settings: Settings, keys: list[str]) -> list[str]:
+    """Those of the keys that no transfer has; and a line for each check of the books that finds something."""
+    with connect(settings, autocommit=True) as con:
+        found = con.execute("SELECT key FROM robosystems.transfers WHERE key LIKE 'told:%'").fetchall()
+    return sorted(set(keys) - {row[0] for row in found}) + state(settings)["checks"]
+
+
 def met(
     settings: Settings,
     what: str,
@@ -528,6 +575,8 @@ def main() -> int:
     chosen = parser.parse_args()
     with Harness(chosen.seed, chosen.without) as harness:
         harness.staged()
+        if chosen.without is None:
+            harness.promises()
         if chosen.without in (None, "transaction"):
             harness.expect()
             harness.twins(chosen.twins)

@@ -272,6 +272,19 @@ def test_work_that_is_rolled_back_leaves_nothing(settings: Settings):
         assert Ledger(con).balance("a").balance == 0
 
 
+def test_a_consumption_decides_only_for_itself_when_the_disk_has_it(settings: Settings):
+    """One that is a transaction of its own answers once it is on disk; a caller's transaction and session keep what they set."""
+    with connect(settings, autocommit=True) as con:
+        subscribe(con, "a", may_overdraw=True)
+        before = con.execute("SELECT pg_current_wal_insert_lsn()").fetchone()
+        Ledger(con).consume("a", 3, key="alone", at=day(0))
+        assert con.execute("SELECT pg_current_wal_flush_lsn() > %s", before).fetchone() == (True,)
+        assert con.execute("SHOW synchronous_commit").fetchone() == ("on",)
+        with con.transaction():
+            Ledger(con).consume("a", 3, key="with others", at=day(0))
+            assert con.execute("SHOW synchronous_commit").fetchone() == ("on",)
+
+
 def test_every_row_has_its_own_time_and_author(opened: Ledger):
     """Failure 26."""
     opened.grant("a", 10, key="g")

@@ -48,14 +48,13 @@ class _Plain(AbstractContextManager[None]):
 def slices(
     con: psycopg.Connection[Any],
     accounts: str,
-    size: int = CHUNK,
     bound: dict[str, Any] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Ranges of account ids (``after`` exclusive, ``until`` inclusive) that hold `size` each of those a SELECT names."""
+    """Ranges of account ids (``after`` exclusive, ``until`` inclusive) that hold `CHUNK` each of those a SELECT names."""
     ends = con.execute(
         "SELECT max(account_id) FROM (SELECT account_id, (row_number() OVER (ORDER BY account_id) - 1) / %(size)s AS slice"  # noqa: S608 - constants
         f" FROM (SELECT DISTINCT account_id FROM ({accounts}) AS a) AS each) AS cut GROUP BY slice ORDER BY slice".encode(),
-        {"size": size} | (bound or {}),
+        {"size": CHUNK} | (bound or {}),
     ).fetchall()
     after = 0
     for (until,) in ends:
