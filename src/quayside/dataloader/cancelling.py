@@ -53,6 +53,8 @@ class Cancelling:
         self._thread: threading.Thread | None = None
         self._done, self._total, self._told = 0, None, 0
         self._passed: Callable[[], int | None] = lambda: None
+        self._settle: Callable[[], None] = lambda: None
+        self._interrupt_source: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Self:
         if self._cancelled is not None or self._on_progress is not None:
@@ -71,13 +73,16 @@ class Cancelling:
 
     def reads(self, source: SourceTable) -> None:
         """The source that the load reads: one that counts is asked how far it is."""
-        from quayside.dataloader.sources.source import Counting
+        from quayside.dataloader.sources.source import Counting, Interruptible
 
         if isinstance(source, Counting):
-            self._passed = source.passed
+            self._passed, self._settle = source.passed, source.settle
+        if isinstance(source, Interruptible):
+            self._interrupt_source = source.interrupt
 
     def know(self, done: int, total: int | None) -> None:
         """Rows of this load that are done, and how many there are to be."""
+        self._settle()
         self._done, self._total = done, total
 
     @property
@@ -115,6 +120,7 @@ class Cancelling:
                 return
             # First DuckDB: what the source says of being cancelled is then what it waits for, and no error of its own.
             self._con.interrupt()
+            self._interrupt_source()
             if self._cancel_source is not None:
                 try:
                     self._cancel_source()

@@ -58,6 +58,7 @@ def load_table(
     destination: Destination | None = None,
     on_progress: Callable[[int, int | None], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
+    joined: bool = False,
 ) -> LoadResult:
     """Load one table as its row says.
 
@@ -69,6 +70,7 @@ def load_table(
         source, destination: opened already, on `con`; None = as the request says.
         on_progress: called about once a second with rows done and rows in total (None = not known), from another thread.
         cancelled: asked several times a second; once it says yes, the running statement is interrupted.
+        joined: `con` is in a transaction with other loads, `source` and `destination` too; the caller commits it.
 
     Raises:
         FencedError: the attempt was given up; nothing of it is visible that was not committed before.
@@ -95,7 +97,14 @@ def load_table(
             watched.reads(source)
             destination = destination or open_destination(settings, con, request)
             load = Load(
-                settings, request, source, destination, watched, Cursor.of(request, source), watched.know
+                settings,
+                request,
+                source,
+                destination,
+                watched,
+                Cursor.of(request, source),
+                watched.know,
+                joined,
             )
             with _explained(source):
                 _check(load)

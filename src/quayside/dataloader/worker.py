@@ -122,6 +122,8 @@ class Worker:
         self._grace_seconds = grace_seconds
         self._threads = min(len(requests), threads or settings.threads or os.cpu_count() or 1)
         self._waiting: SimpleQueue[LoadRequest] = SimpleQueue()
+        #: What each thread has taken and not ended yet.
+        self._taken: list[list[LoadRequest]] = []
         self._outcomes: dict[int, Outcome] = {}
         self._changed = threading.Condition()
         #: What keeps every table from loading, once it is known.
@@ -184,14 +186,62 @@ class Worker:
         Cursors of one DuckDB would start faster. But DuckLake's catalog, shared by transactions on several threads, was
         seen to name schemas by ids that were addresses in memory, while tables were being made.
         """
-        with self._database() as con, suppress(Empty):
-            while True:
-                request = self._waiting.get_nowait()
-                attempt = client.for_attempt(request.config_id, request.attempt)
-                heartbeat.of(request.config_id).begin()
-                outcome = self._load(request, attempt, heartbeat.of(request.config_id), con)
-                heartbeat.done(request.config_id)
-                self._ended(outcome)
+        with self._database() as con:
+            while requests := self._take():
+                if len(requests) > 1 and con is not None and self._hopeless is None:
+                    self._load_together(requests, client, heartbeat, con)
+                while requests and requests in self._taken:
+                    request = requests[0]
+                    attempt = client.for_attempt(request.config_id, request.attempt)
+                    heartbeat.of(request.config_id).begin()
+                    outcome = self._load(request, attempt, heartbeat.of(request.config_id), con)
+                    del requests[:1]
+                    heartbeat.done(request.config_id)
+                    self._ended(outcome)
+
+    def _take(self) -> list[LoadRequest]:
+        """What a thread does next: one table, or several that may go together; nothing when there are no more.
+
+        The list is the thread's for as long as it is in `_taken`: it holds what the thread has not ended yet.
+        """
+        from quayside.dataloader.together import MOST, may_go_together
+
+        share = min(MOST, -(-len(self._requests) // self._threads))
+        requests: list[LoadRequest] = []
+        with suppress(Empty):
+            while len(requests) < share:
+                requests.append(self._waiting.get_nowait())
+                if not may_go_together(requests[-1]):
+                    break
+        self._taken.append(requests)
+        return requests
+
+    def _load_together(
+        self,
+        requests: list[LoadRequest],
+        client: LakebaseClient,
+        heartbeat: Heartbeat,
+        con: duckdb.DuckDBPyConnection,
+    ) -> None:
+        """Load what may go together and take it out of `requests`; what is left in there is to go alone."""
+        from quayside.dataloader.together import load_together, may_go_together
+
+        group = [request for request in requests if may_go_together(request)]
+        ended: list[Outcome] = []
+        try:
+            for request, result in load_together(self._settings, con, client, group, heartbeat.of):
+                ended.append(_outcome(request, "Succeeded", summary(result), result))
+        except ServiceUnavailableError as error:
+            message = redact(str(error))
+            ended = [
+                self._failed(r, client.for_attempt(r.config_id, r.attempt), message, "Failed") for r in group
+            ]
+        else:
+            self._loaded = self._loaded or bool(ended)
+        for outcome in ended:
+            requests[:] = [r for r in requests if r.config_id != outcome.config_id]
+            heartbeat.done(outcome.config_id)
+            self._ended(outcome)
 
     def _ended(self, outcome: Outcome) -> None:
         with self._changed:
@@ -200,10 +250,21 @@ class Worker:
                 self._listener.ended(outcome)
                 self._changed.notify()
 
+    def _free_others(self, request: LoadRequest) -> None:
+        """What the thread of a table has beside it is for another one."""
+        for requests in self._taken:
+            if request in requests:
+                self._taken.remove(requests)
+                for other in requests:
+                    if other is not request and other.config_id not in self._outcomes:
+                        self._waiting.put(other)
+                return
+
     def _leave_behind(self, config_id: int, heartbeat: Heartbeat) -> None:
         from quayside.dataloader.control.client import LakebaseClient
 
         [request] = [r for r in self._requests if r.config_id == config_id]
+        self._free_others(request)
         because = self._stop.reason or heartbeat.of(config_id).stopped_because or "it was told to stop"
         hangs = "; its source did not let go" if heartbeat.of(config_id).began else ""
         message = f"Cancelled - {because}{hangs}"
@@ -231,18 +292,8 @@ class Worker:
         """Load a table and write the outcome to its row."""
         from quayside.dataloader.load import load_table
 
-        def ended(ending: Ending, message: str, result: LoadResult | None = None) -> Outcome:
-            return Outcome(request.config_id, request.attempt, ending, message, result)
-
         def failed(message: str, ending: Literal["Failed", "Cancelled"] = "Failed") -> Outcome:
-            try:
-                client.fail(message, outcome=ending)
-            except FencedError as error:
-                return ended("Fenced", f"{error} (It had ended with: {message})")
-            except QuaysideError as error:
-                # Its lease runs out and reconcile_monitor closes the row; the run says what happened meanwhile.
-                return ended(ending, f"{message} (The control row could not be told: {error})")
-            return ended(ending, message)
+            return self._failed(request, client, message, ending)
 
         try:
             if progress.cancelled():
@@ -259,7 +310,7 @@ class Worker:
             )
             client.succeed(result)
         except FencedError as error:
-            return ended("Fenced", str(error))
+            return _outcome(request, "Fenced", str(error))
         except CancelledError as error:
             return failed(
                 f"Cancelled - {self._stop.reason or progress.stopped_because or error}", "Cancelled"
@@ -274,7 +325,24 @@ class Worker:
             self._listener.say("".join(traceback.format_exception(error)))
             return failed(redact(f"{type(error).__name__}: {sentence(error)}"))
         self._loaded = True
-        return ended("Succeeded", summary(result), result)
+        return _outcome(request, "Succeeded", summary(result), result)
+
+    def _failed(
+        self,
+        request: LoadRequest,
+        client: LakebaseClient,
+        message: str,
+        ending: Literal["Failed", "Cancelled"],
+    ) -> Outcome:
+        """Write a failure to its row."""
+        try:
+            client.fail(message, outcome=ending)
+        except FencedError as error:
+            return _outcome(request, "Fenced", f"{error} (It had ended with: {message})")
+        except QuaysideError as error:
+            # Its lease runs out and reconcile_monitor closes the row; the run says what happened meanwhile.
+            return _outcome(request, ending, f"{message} (The control row could not be told: {error})")
+        return _outcome(request, ending, message)
 
     @contextmanager
     def _database(self) -> Iterator[duckdb.DuckDBPyConnection | None]:
@@ -295,6 +363,10 @@ class Worker:
                 size, unit = limit.split()
                 database.execute(f"SET memory_limit = '{float(size) / self._threads:.2f} {unit}'")
             yield database
+
+
+def _outcome(request: LoadRequest, ending: Ending, message: str, result: LoadResult | None = None) -> Outcome:
+    return Outcome(request.config_id, request.attempt, ending, message, result)
 
 
 def summary(result: LoadResult) -> str:

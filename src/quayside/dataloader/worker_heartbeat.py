@@ -46,6 +46,10 @@ class Progress:
         self._started = self._said = time.monotonic()
         self._life = (None, self._started, time.process_time())
 
+    def rest(self) -> None:
+        """It waits for others, and is not to move until it begins again."""
+        self._life = None
+
     @property
     def began(self) -> bool:
         """Whether its turn has come."""

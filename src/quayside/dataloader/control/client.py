@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -223,6 +223,26 @@ class LakebaseClient:
                 if con.info.transaction_status != 0:
                     con.close()  # rolls back
                 self._connections.give_back(con)
+
+    @contextmanager
+    def hold_all(self, keys: Sequence[tuple[int, int]]) -> Iterator[Callable[[int, int, LoadResult], None]]:
+        """`hold` for several attempts, around one commit for all of them.
+
+        Yields what writes the success of one attempt: those successes are committed when the block ends. When that goes wrong
+        (ServiceUnavailableError) none of them is written, and `succeed` is there for each.
+
+        Raises:
+            FencedError: one was given up already.
+            CancelledError: one was told to stop.
+        """
+        with self._connections.transaction() as con:
+            for key in sorted(
+                keys
+            ):  # everybody in the same order, so that two of us do not wait for each other
+                _go_on(attempts.require(attempts.read(con, *key, lock=True), *key, "In Progress"))
+            yield (
+                lambda config_id, attempt, result: attempts.succeed(con, config_id, attempt, result) and None
+            )
 
     def succeed(self, result: LoadResult) -> datetime | None:
         """Everything a success changes, in one transaction; when the table is due next (None: never by itself).

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from quayside.dataloader.request import LoadRequest
+    from quayside.dataloader.sources.source import Portions
     from quayside.foundation.settings import Settings
 
 #: Columns that mark rows which are gone at the source, where ``delete_mode`` is soft.
@@ -72,14 +73,16 @@ class Rows:
         given: the columns that `select` gives, in its order. Others are null in new rows and stay in updated ones.
         select: a SELECT of exactly `given`, in the types of `columns`. It reads anew at each call, since a commit that
             met a conflict is tried again.
-        portions: the same rows as several SELECTs, for whoever can write one after the other; None = as one.
-        written: told how many rows of the portions are written so far.
+        one_stream: whether DuckDB reads them on one thread, however many there are.
+        portions: the same rows as several SELECTs, for whoever can write them apart; None where they are not cut.
+        written: told how many rows of the portions are written so far, from any thread.
     """
 
     columns: Mapping[str, str]
     given: Sequence[str]
     select: Callable[[], str]
-    portions: Callable[[], Sequence[str]] | None = None
+    one_stream: bool = False
+    portions: Callable[[], Portions | None] = lambda: None
     written: Callable[[int], None] = lambda rows: None
 
 

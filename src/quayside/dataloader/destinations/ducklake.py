@@ -24,8 +24,11 @@ from quayside.dataloader.destinations.destination import (
     StateOf,
     Written,
 )
+from quayside.dataloader.destinations.ducklake_files import LakeFiles
+from quayside.dataloader.destinations.parallel import threads_for
 from quayside.dataloader.destinations.profile import rows_into
 from quayside.dataloader.errors import CountMismatchError, UnsupportedTypeError
+from quayside.foundation.lake.catalog import ask, text
 from quayside.foundation.lake.session import CATALOG
 from quayside.foundation.lake.sql import identifier, literal
 
@@ -33,12 +36,12 @@ if TYPE_CHECKING:
     import duckdb
 
     from quayside.dataloader.request import LoadRequest
+    from quayside.dataloader.result import LoadResult
+    from quayside.dataloader.sources.source import Portions
     from quayside.foundation.lake import Lake
     from quayside.foundation.settings import Settings
 
 T = TypeVar("T")
-
-_METADATA: Final = f"__ducklake_metadata_{CATALOG}.{CATALOG}"
 
 #: A table of more rows is replaced by a new one, a smaller one emptied and filled. Emptying takes 0.6 µs a row; a new
 #: table is a new schema version, after which every connection reads the names of all tables again.
@@ -63,8 +66,17 @@ class _Look:
 class DuckLakeDestination:
     """See `destination.Destination`."""
 
-    def __init__(self, settings: Settings, con: duckdb.DuckDBPyConnection, request: LoadRequest) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        con: duckdb.DuckDBPyConnection,
+        request: LoadRequest,
+        *,
+        joined: bool = False,
+    ) -> None:
+        """`joined`: `con` is in a transaction with other loads, which somebody else commits (`prepare` came before)."""
         self.con = con
+        self._joined = joined
         self._settings = settings
         self._request = request
         self._schema = f"{request.destination_catalog}.{request.destination_schema_name}"
@@ -72,6 +84,7 @@ class DuckLakeDestination:
         self._seen: _Look | None = None
         self._live_rows: int | None = None
         self._counted: tuple[int, int] | None = None
+        self._committing = False
         # Many loads commit at once: DuckLake's own retries wait 100 ms at least, and give up after ten.
         for setting, value in (("retry_wait_ms", 5), ("retry_backoff", 1.2), ("max_retry_count", 60)):
             con.execute(f"SET ducklake_{setting} = {value}")
@@ -105,6 +118,12 @@ class DuckLakeDestination:
 
     def overwrite(self, rows: Rows, state: StateOf, fence: Fence) -> Written:
         seen, columns = self._look, dict(rows.columns)
+        portions = rows.portions()
+        if portions is not None and portions.readers > 1 and not self._joined:
+            self.prepare()
+            files = LakeFiles.of(self.con, self._schema, self._table, columns)
+            if files is not None:
+                return self._overwrite_by(files, portions, rows, state, fence)
         emptied = (
             seen.columns is not None
             and list(seen.columns.items()) == list(columns.items())
@@ -121,6 +140,27 @@ class DuckLakeDestination:
             return written
 
         return self._commit(work, state, fence, columns)
+
+    def _overwrite_by(
+        self, files: LakeFiles, portions: Portions, rows: Rows, state: StateOf, fence: Fence
+    ) -> Written:
+        """The files are written before the transaction begins, so one that meets a conflict is only a second look."""
+
+        def work() -> Written:
+            self._create(rows.columns, replace=True)
+            files.add()
+            self._check(files.rows, self._count()[0], "rows")
+            return Written(inserted=files.rows)
+
+        self._committing = False
+        try:
+            files.write(portions, rows.written, fence.check)
+            return self._commit(work, state, fence, dict(rows.columns))
+        except BaseException:
+            # What a commit that failed left behind is no part of the lake: upkeep removes it.
+            if not self._committing:
+                files.discard()
+            raise
 
     def append(self, rows: Rows, state: StateOf, fence: Fence) -> Written:
         def work() -> Written:
@@ -187,23 +227,24 @@ class DuckLakeDestination:
     def _read(self) -> _Look:
         import duckdb
 
+        # First the catalog: in search of names like one that is missing, DuckDB goes through everything attached, the
+        # source included.
+        found = ask(self.con, f"SELECT t.begin_snapshot, coalesce(n.record_count, 0) {self._catalogued}")
+        if not found:
+            return _Look(None)
         try:
             described = self.con.execute(f"DESCRIBE {self.relation()}").fetchall()
-        except duckdb.CatalogException:
+        except duckdb.CatalogException:  # it was made a moment ago
             return _Look(None)
-        row = self.con.execute(
-            f"SELECT t.begin_snapshot, coalesce(n.record_count, 0) FROM {_METADATA}.ducklake_table t "
-            f"JOIN {_METADATA}.ducklake_schema s USING (schema_id) "
-            f"LEFT JOIN {_METADATA}.ducklake_table_stats n USING (table_id) "
-            "WHERE t.table_name = ? AND t.end_snapshot IS NULL AND s.schema_name = ? AND s.end_snapshot IS NULL",
-            [self._table, self._schema],
-        ).fetchone()
-        assert row is not None
-        state = ducklake_state.read(self.con, self._request.config_id, self.name, row[0])
-        return _Look({name: type_ for name, type_, *_ in described}, state, row[1])
+        [[made_at, about]] = found
+        state = ducklake_state.read(self.con, self._request.config_id, self.name, made_at)
+        return _Look({name: type_ for name, type_, *_ in described}, state, about)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
+        if self._joined:
+            yield
+            return
         self.con.execute("BEGIN")
         try:
             yield
@@ -219,10 +260,8 @@ class DuckLakeDestination:
         from quayside.foundation.lake import Lake
 
         lake = Lake(self._settings)
-        if self._look.columns is None and columns is not None:
-            self._ensure_schema(lake)
-            # Found missing only after the rows were written, it would have them read and written twice.
-            ducklake_state.ensure(self.con, self._settings)
+        if self._look.columns is None and columns is not None and not self._joined:
+            self.prepare()
         after = _Look(None)
         live = 0
         with ExitStack() as held:
@@ -230,7 +269,7 @@ class DuckLakeDestination:
             def attempt(con: duckdb.DuckDBPyConnection) -> T:
                 nonlocal after, live
                 held.close()  # what an attempt held that met a conflict
-                self._counted = None
+                self._counted, self._committing = None, False
                 result = work()
                 if state is not None and columns is not None:
                     made = state(self.relation())
@@ -238,24 +277,48 @@ class DuckLakeDestination:
                     all_rows, live = self._counted or self._count()
                     after = _Look(dict(columns), made, all_rows)
                 held.enter_context(fence.hold())
+                self._committing = True
                 return result
 
             try:
-                result = lake.transaction(attempt, self.con)
+                result = attempt(self.con) if self._joined else lake.transaction(attempt, self.con)
             except duckdb.CatalogException as error:
+                if self._joined:
+                    raise
                 if not ducklake_state.is_missing(error):
                     raise
                 ducklake_state.ensure(self.con, self._settings)
                 result = lake.transaction(attempt, self.con)
         self._seen, self._live_rows = after, live
-        if after.state is not None and after.state.attempt % _PRUNED_EVERY == 0:
-            ducklake_state.prune(self.con, self._request.config_id, self.name)
+        if self._joined:
+            return result
+        self._prune()
         if isinstance(result, Written) and result.inserted + result.updated:
             return replace(result, bytes=self._bytes_of_last_commit())
         return result
 
+    def prepare(self) -> None:
+        """Make the schema, and the table of states, in transactions of their own: loads that begin together must not all
+        make them in theirs, and one found missing only after the rows were written would have them written twice.
+        """
+        from quayside.foundation.lake import Lake
+
+        self._ensure_schema(Lake(self._settings))
+        ducklake_state.ensure(self.con, self._settings)
+
+    def after_commit(self, result: LoadResult) -> LoadResult:
+        """For whoever committed the transaction that was joined: the size of what was written, replaced states removed."""
+        self._prune()
+        if not result.rows_written:
+            return result
+        return replace(result, bytes_written=self._bytes_of_last_commit())
+
+    def _prune(self) -> None:
+        state = self._look.state
+        if state is not None and state.attempt % _PRUNED_EVERY == 0:
+            ducklake_state.prune(self.con, self._request.config_id, self.name)
+
     def _ensure_schema(self, lake: Lake) -> None:
-        """Make the schema in a transaction of its own: loads that begin together must not all make it in theirs."""
 
         def create(con: duckdb.DuckDBPyConnection) -> None:
             con.execute(f"CREATE SCHEMA IF NOT EXISTS {CATALOG}.{identifier(self._schema)}")
@@ -292,9 +355,13 @@ class DuckLakeDestination:
         """What went in: `inserted` as the operator that fed the writer counted it."""
         names = ", ".join(map(identifier, rows.given))
         given = 0
-        for select in [rows.select()] if rows.portions is None else rows.portions():
-            given += rows_into(self.con, f"INSERT INTO {self.relation()} ({names}) {select}").given
-            rows.written(given)
+        portions = rows.portions()
+        if portions is not None:
+            portions.join(self.con)
+        with threads_for(self.con, one_stream=rows.one_stream):
+            for select in [rows.select()] if portions is None else portions.selects:
+                given += rows_into(self.con, f"INSERT INTO {self.relation()} ({names}) {select}").given
+                rows.written(given)
         return Written(inserted=given)
 
     def _merge(self, rows: Rows, key: Sequence[str], compare: bool) -> int:
@@ -304,6 +371,8 @@ class DuckLakeDestination:
             return 0
         on = [f"t.{identifier(k)} = s.{identifier(k)}" for k in key]
         on += self._range(select, key[0], rows.columns[key[0]])
+        if not compare and set(rows.given) == set(self._evolved(rows.columns)):
+            return self._replace_rows(rows, select, key, on, staged)
         others = [c for c in rows.given if c not in key]
         differs = " OR ".join(f"t.{identifier(c)} IS DISTINCT FROM s.{identifier(c)}" for c in others)
         update = ""
@@ -317,14 +386,33 @@ class DuckLakeDestination:
             f"MERGE INTO {self.relation()} t USING ({select}) s ON {' AND '.join(on)} "
             f"{update}WHEN NOT MATCHED THEN INSERT ({names}) VALUES ({values})",
         )
-        if flow.given != staged:
-            raise CountMismatchError(
-                f"{self.name}: {staged} rows were to be merged and met {flow.given}, so it holds a key ({', '.join(key)}) "
-                "more than once. Nothing was committed: correct primary_key_cols, or load the table in full."
-            )
+        self._check_met_once(staged, flow.given, key)
         if not compare and others:
             self._check(staged, flow.wrote, "merged rows")
         return flow.wrote
+
+    def _replace_rows(
+        self, rows: Rows, select: str, key: Sequence[str], on: Sequence[str], staged: int
+    ) -> int:
+        """A merge that compares nothing and gives every column: it need not read the others of the stored rows."""
+        keys = ", ".join(map(identifier, key))
+        flow = rows_into(
+            self.con,
+            f"MERGE INTO {self.relation()} t USING (SELECT {keys} FROM ({select})) s ON {' AND '.join(on)} "
+            "WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN DO NOTHING",
+        )
+        self._check_met_once(staged, flow.given, key)
+        names = ", ".join(map(identifier, rows.given))
+        written = rows_into(self.con, f"INSERT INTO {self.relation()} ({names}) {select}").given
+        self._check(staged, written, "merged rows")
+        return written
+
+    def _check_met_once(self, staged: int, met: int, key: Sequence[str]) -> None:
+        if met != staged:
+            raise CountMismatchError(
+                f"{self.name}: {staged} rows were to be merged and met {met}, so it holds a key ({', '.join(key)}) "
+                "more than once. Nothing was committed: correct primary_key_cols, or load the table in full."
+            )
 
     def _range(self, select: str, column: str, type_: str) -> list[str]:
         """Conditions that keep a merge out of files that hold none of its keys."""
@@ -368,15 +456,21 @@ class DuckLakeDestination:
 
     def _bytes_of_last_commit(self) -> int:
         """Size of the files that the last commit to this table added."""
-        table_id = self._scalar(
-            f"SELECT t.table_id FROM {_METADATA}.ducklake_table t JOIN {_METADATA}.ducklake_schema s USING (schema_id) "
-            "WHERE t.table_name = ? AND t.end_snapshot IS NULL AND s.schema_name = ? AND s.end_snapshot IS NULL",
-            self._table,
-            self._schema,
+        [[size]] = ask(
+            self.con,
+            f"SELECT coalesce((SELECT sum(file_size_bytes)::int8 FROM {CATALOG}.ducklake_data_file "
+            f"WHERE table_id = t.table_id GROUP BY begin_snapshot ORDER BY begin_snapshot DESC LIMIT 1), 0) {self._catalogued}",
         )
-        return self._scalar(
-            f"SELECT coalesce(sum(file_size_bytes), 0)::BIGINT FROM {_METADATA}.ducklake_data_file "
-            f"WHERE table_id = {table_id} GROUP BY begin_snapshot ORDER BY begin_snapshot DESC LIMIT 1"
+        return int(size)
+
+    @property
+    def _catalogued(self) -> str:
+        """FROM and WHERE of the table's row ``t`` in the catalog."""
+        return (
+            f"FROM {CATALOG}.ducklake_table t JOIN {CATALOG}.ducklake_schema s USING (schema_id) "
+            f"LEFT JOIN {CATALOG}.ducklake_table_stats n USING (table_id) "
+            f"WHERE t.table_name = {text(self._table)} AND t.end_snapshot IS NULL "
+            f"AND s.schema_name = {text(self._schema)} AND s.end_snapshot IS NULL"
         )
 
     def _scalar(self, sql: str, *values: Any) -> int:

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 from quayside.dataloader.destinations.destination import LoadState
+from quayside.foundation.lake.catalog import ask, text
 from quayside.foundation.lake.session import CATALOG
 from quayside.foundation.lake.sql import identifier
 from quayside.foundation.postgres import advisory_lock
@@ -40,12 +41,14 @@ def read(con: duckdb.DuckDBPyConnection, config_id: int, table: str, made_at: in
 
     row = None
     for kept in _kept_in(con):
-        # Read where DuckLake keeps them: a scan of the lake takes ten times as long, and fetches those of all tables.
-        row = con.execute(
-            f"SELECT state, begin_snapshot FROM {_METADATA}.{identifier(kept)} "
-            "WHERE config_id = ? AND table_name = ? AND end_snapshot IS NULL ORDER BY row_id DESC LIMIT 1",
-            [config_id, table],
-        ).fetchone()
+        # Read where DuckLake keeps them, texts as bytes: a scan of the lake takes ten times as long, and fetches those of
+        # all tables.
+        rows = ask(
+            con,
+            f"SELECT convert_from(state, 'UTF8'), begin_snapshot FROM {CATALOG}.{identifier(kept)} WHERE config_id = {config_id} "
+            f"AND table_name = convert_to({text(table)}, 'UTF8') AND end_snapshot IS NULL ORDER BY row_id DESC LIMIT 1",
+        )
+        row = rows[0] if rows else None
     if row is None:  # somebody had DuckLake write them to files, or there is none
         try:
             row = con.execute(
@@ -109,11 +112,11 @@ def is_missing(error: Exception) -> bool:
 
 def _kept_in(con: duckdb.DuckDBPyConnection) -> list[str]:
     """The catalog's tables of rows kept there, the newest layout last."""
-    rows = con.execute(
-        f"SELECT i.table_name FROM {_METADATA}.ducklake_inlined_data_tables i "
-        f"JOIN {_METADATA}.ducklake_table t USING (table_id) JOIN {_METADATA}.ducklake_schema s USING (schema_id) "
-        "WHERE t.table_name = ? AND t.end_snapshot IS NULL AND s.schema_name = ? AND s.end_snapshot IS NULL "
-        "ORDER BY i.schema_version",
-        [TABLE, SCHEMA],
-    ).fetchall()
+    rows = ask(
+        con,
+        f"SELECT i.table_name FROM {CATALOG}.ducklake_inlined_data_tables i "
+        f"JOIN {CATALOG}.ducklake_table t USING (table_id) JOIN {CATALOG}.ducklake_schema s USING (schema_id) "
+        f"WHERE t.table_name = {text(TABLE)} AND t.end_snapshot IS NULL AND s.schema_name = {text(SCHEMA)} "
+        "AND s.end_snapshot IS NULL ORDER BY i.schema_version",
+    )
     return [row[0] for row in rows]

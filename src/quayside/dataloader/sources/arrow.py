@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from quayside.dataloader.sources import scanner
 from quayside.dataloader.sources.columns import check_columns
+from quayside.dataloader.sources.counting import Passing
 from quayside.dataloader.sources.ranges import Range, ranges_of
-from quayside.dataloader.sources.source import Column, Predicate
+from quayside.dataloader.sources.source import Column, Interruptible, Predicate
 from quayside.foundation.errors import InputError, QuaysideError
 from quayside.foundation.lake.sql import identifier
 
@@ -79,6 +80,8 @@ class ArrowSource(Protocol):
 class ArrowTable:
     """A `SourceTable` of an `ArrowSource`."""
 
+    one_stream = False
+
     def __init__(
         self, con: duckdb.DuckDBPyConnection, request: LoadRequest, source: ArrowSource, connections: int
     ) -> None:
@@ -88,6 +91,7 @@ class ArrowTable:
         self._connections = connections
         self._registered: list[str] = []
         self._errors: list[Exception] = []
+        self._passing = Passing()
         check_columns(request.db_config_key, source.schema.names)
         self._columns = [
             Column(field.name, shown, type_, field.nullable)
@@ -117,9 +121,6 @@ class ArrowTable:
     def estimate(self) -> int | None:
         return None
 
-    def portions(self, rows: int) -> Sequence[str]:
-        return [self.relation()]
-
     def count(self, where: Predicate = ()) -> int:
         self._check([comparison.column for comparison in where])
         return self._source.count(where)
@@ -148,6 +149,16 @@ class ArrowTable:
         cause = self._errors[-1] if self._errors else error
         return cause if isinstance(cause, QuaysideError) else self._source.explain(cause)
 
+    def passed(self) -> int | None:
+        return self._passing.rows
+
+    def settle(self) -> None:
+        """What has ended is not among what runs."""
+
+    def interrupt(self) -> None:
+        if isinstance(self._source, Interruptible):
+            self._source.interrupt()
+
     def close(self) -> None:
         """Forget the readers; those that were not read to their end are closed."""
         import duckdb
@@ -161,7 +172,7 @@ class ArrowTable:
         self, columns: Sequence[str], where: Predicate, part: tuple[str, Range] | None
     ) -> Iterator[pa.RecordBatch]:
         try:
-            yield from self._source.batches(columns, where, part)
+            yield from self._passing.through(self._source.batches(columns, where, part))
         except Exception as error:
             self._errors.append(error)
             raise

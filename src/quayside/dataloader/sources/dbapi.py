@@ -8,10 +8,10 @@ Arrow by itself overrides `fetch`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from quayside.dataloader.errors import UnsupportedTypeError
 from quayside.dataloader.sources.arrow import BATCH_BYTES
@@ -26,6 +26,41 @@ if TYPE_CHECKING:
 
 _FIRST_ROWS: Final = 100
 _MOST_ROWS: Final = 50_000
+
+
+class Columns(TypedDict):
+    """What a source is made with of the columns that a vendor's database describes."""
+
+    schema: pa.Schema
+    source_types: list[str]
+    expressions: dict[str, str]
+
+
+def columns_of(
+    source: str, name: str, described: Iterable[tuple[str, str, bool, tuple[pa.DataType, str | None] | None]]
+) -> Columns:
+    """Of each column its name, declared type and whether it may be null; then the type it arrives as and what selects it.
+
+    Raises:
+        UnsupportedTypeError: the last is None: the column cannot arrive.
+    """
+    import pyarrow as pa
+
+    fields: list[pa.Field] = []
+    shown: list[str] = []
+    expressions: dict[str, str] = {}
+    for column, declared, nullable, arrival in described:
+        if arrival is None:
+            raise UnsupportedTypeError(
+                f"Column {column!r} ({declared}) of {name} in source {source} is of a type that cannot arrive: cast it "
+                "in a query, or leave it out."
+            )
+        type_, expression = arrival
+        fields.append(pa.field(column, type_, nullable))
+        shown.append(declared)
+        if expression is not None:
+            expressions[column] = expression
+    return {"schema": pa.schema(fields), "source_types": shown, "expressions": expressions}
 
 
 class DbApiSource:
@@ -64,6 +99,7 @@ class DbApiSource:
         self._clocks = clocks
         self._explain = explain
         self.expressions = expressions or {}
+        self._reading: list[Any] = []
 
     def clock(self) -> datetime:
         return self._clocks[0]
@@ -93,12 +129,30 @@ class DbApiSource:
         selected = ", ".join(self.expressions.get(name, self.dialect.quote(name)) for name in columns)
         condition, values = self.dialect.where(where, part)
         # A connection of its own: a driver that streams can do nothing else on it meanwhile.
-        with closing(self.connect()) as connection, closing(self.cursor(connection)) as cursor:
+        with self.reading() as connection, closing(self.cursor(connection)) as cursor:
             cursor.execute(f"SELECT {selected} FROM {self.relation}{condition}", values)
             yield from self.fetch(cursor, schema)
 
     def explain(self, error: Exception) -> QuaysideError | None:
         return self._explain(error)
+
+    @contextmanager
+    def reading(self) -> Iterator[Any]:
+        """One more connection, which `interrupt` knows of."""
+        with closing(self.connect()) as connection:
+            self._reading.append(connection)
+            try:
+                yield connection
+            finally:
+                self._reading.remove(connection)
+
+    def interrupt(self) -> None:
+        """Tell what is being read to end, where the driver has a way; otherwise it ends with its next bite."""
+        for connection in [self._connection, *self._reading]:
+            self.cancel(connection)
+
+    def cancel(self, connection: Any) -> None:
+        """Tell a connection to end its statement, from another thread; a driver that can overrides this."""
 
     def cursor(self, connection: Any) -> Any:
         """A cursor that does not hold the whole result; a driver that needs to be told so overrides this."""
@@ -107,11 +161,15 @@ class DbApiSource:
     def fetch(self, cursor: Any, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         """The cursor's rows as batches of some `BATCH_BYTES`."""
         size = _FIRST_ROWS
-        while rows := cursor.fetchmany(size):
-            batch = self.batch(rows, schema)
+        while batch := self.bite(cursor, size, schema):
             yield batch
-            per_row = max(1, batch.nbytes // len(rows))
+            per_row = max(1, batch.nbytes // batch.num_rows)
             size = max(1, min(_MOST_ROWS, BATCH_BYTES // per_row, size * 10))
+
+    def bite(self, cursor: Any, size: int, schema: pa.Schema) -> pa.RecordBatch | None:
+        """At most `size` rows; None at the end. A driver that gives Arrow by the bite overrides this."""
+        rows = cursor.fetchmany(size)
+        return self.batch(rows, schema) if rows else None
 
     def batch(self, rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.RecordBatch:
         """Rows as one batch.
@@ -121,11 +179,32 @@ class DbApiSource:
         """
         import pyarrow as pa
 
+        return self._made(schema, zip(*rows, strict=True), lambda values, type_: pa.array(values, type_))
+
+    def exact(self, batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+        """A driver's own batch with the schema's types; digits of a time beyond the sixth are cut off, and nothing else.
+
+        Raises:
+            UnsupportedTypeError: as `batch` does.
+        """
+        import pyarrow as pa
+
+        def cast(array: Any, type_: pa.DataType) -> pa.Array:
+            temporal = pa.types.is_temporal(type_) and pa.types.is_temporal(array.type)
+            return array.cast(type_, safe=not temporal)
+
+        return self._made(schema, batch.columns, cast)
+
+    def _made(
+        self, schema: pa.Schema, columns: Iterable[Any], make: Callable[[Any, pa.DataType], pa.Array]
+    ) -> pa.RecordBatch:
+        import pyarrow as pa
+
         arrays = []
-        for field, values in zip(schema, zip(*rows, strict=True), strict=True):
+        for field, values in zip(schema, columns, strict=True):
             try:
-                arrays.append(pa.array(values, field.type))
-            except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+                arrays.append(make(values, field.type))
+            except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
                 shown = self.source_types[self.schema.names.index(field.name)]
                 raise UnsupportedTypeError(
                     f"Column {field.name!r} ({shown}) of {self.name} holds a value that is no {field.type}: "

@@ -17,9 +17,13 @@ from quayside.foundation.lake.sql import identifier, literal
 if TYPE_CHECKING:
     import duckdb
 
+    from quayside.dataloader.sources.counting import CountingFilter
+
 
 class DuckTable:
     """`relation_sql` stands behind FROM. The clock is this machine's, which is where such sources are."""
+
+    one_stream = False
 
     def __init__(
         self,
@@ -43,6 +47,8 @@ class DuckTable:
         self._snapshot = snapshot
         self._primary_key = primary_key
         self._now = datetime.now(UTC)
+        #: Of a large one: how far a read is.
+        self.counting: CountingFilter | None = None
         try:
             described = con.execute(f"DESCRIBE SELECT * FROM {relation_sql}").fetchall()
         except duckdb.Error as error:
@@ -74,9 +80,6 @@ class DuckTable:
     def estimate(self) -> int | None:
         return None
 
-    def portions(self, rows: int) -> Sequence[str]:
-        return [self.relation()]
-
     def count(self, where: Predicate = ()) -> int:
         return int(self._row(f"SELECT count(*) FROM {self._from}{self._where(where)}")[0])
 
@@ -98,7 +101,16 @@ class DuckTable:
         for name in columns or ():
             self._check(name)
         selected = ", ".join(map(identifier, columns)) if columns is not None else "*"
-        return f"(SELECT {selected} FROM {self._from}{self._where(where)})"
+        relation = f"(SELECT {selected} FROM {self._from}{self._where(where)})"
+        return self.counting.around(relation) if self.counting else relation
+
+    def passed(self) -> int | None:
+        return self.counting.rows if self.counting else None
+
+    def settle(self) -> None:
+        """A read that has ended is left out when the next one begins, or now."""
+        if self.counting:
+            self.counting.rows = 0
 
     def explain(self, error: Exception) -> QuaysideError | None:
         return self._explain(error)

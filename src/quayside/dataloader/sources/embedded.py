@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from quayside.dataloader.errors import SourceRefusedError, SourceUnavailableError, UnsupportedTypeError
 from quayside.dataloader.sources import scanner
 from quayside.dataloader.sources.arrow import ArrowTable
+from quayside.dataloader.sources.counting import LARGE_BYTES, CountingFilter
 from quayside.dataloader.sources.duckdb_table import DuckTable
 from quayside.dataloader.sources.fields import Field
 from quayside.dataloader.sources.ranges import Range
@@ -55,8 +56,14 @@ def open(
 @contextmanager
 def _table(con: Any, request: LoadRequest, path: Path, explain: Any) -> Iterator[SourceTable]:
     scanner.load(con, *_EXTENSIONS[request.db_type])
-    with scanner.attached(con, str(path), request.db_type) as catalog:
-        yield _FINDERS[request.db_type](con, catalog, request, path, explain)
+    large = path.stat().st_size >= LARGE_BYTES
+    with (
+        scanner.attached(con, str(path), request.db_type) as catalog,
+        CountingFilter.made(con, large=large) as counting,
+    ):
+        table = _FINDERS[request.db_type](con, catalog, request, path, explain)
+        table.counting = counting
+        yield table
 
 
 def _sqlite(con: Any, catalog: str, request: LoadRequest, path: Path, explain: Any) -> DuckTable:
@@ -151,6 +158,7 @@ class _Query:
         except duckdb.Error as error:
             raise explain(error) from None
         self._own = own
+        self._reading: list[Any] = []
         self._catalog = catalog
         self._table = DuckTable(own, request.db_config_key, self.name, inner, explain, snapshot=False)
         self.source_types = [column.source_type for column in self._table.columns]
@@ -163,7 +171,12 @@ class _Query:
         assert part is None
         cursor = self._own.cursor()
         cursor.execute(f"USE {identifier(self._catalog)}")
+        self._reading.append(cursor)
         return cursor.execute(f"FROM {self._table.relation(where, columns)}").to_arrow_reader(50_000)
+
+    def interrupt(self) -> None:
+        for cursor in [self._own, *self._reading]:
+            cursor.interrupt()
 
 
 _EXTENSIONS: Final[dict[str, tuple[str, ...]]] = {"duckdb": (), "sqlite": ("sqlite_scanner",)}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from quayside.dataloader.errors import SourceRefusedError, SourceUnavailableError
 from quayside.dataloader.sources import scanner
+from quayside.dataloader.sources.counting import LARGE_BYTES, CountingFilter
 from quayside.dataloader.sources.duckdb_table import DuckTable
 from quayside.dataloader.sources.failures import without_secrets
 from quayside.dataloader.sources.fields import Field
@@ -66,7 +67,7 @@ def open(
         def explain(error: Exception) -> QuaysideError:
             return _meaning(error, source, kind, where, fields)
 
-        if fields["path"].startswith("s3://"):
+        if is_remote := fields["path"].startswith("s3://"):
             stack.enter_context(_s3(con, fields))
             try:
                 files = _remote(con, fields["path"].rstrip("/"), where, kind)
@@ -79,7 +80,10 @@ def open(
         listed = ", ".join(literal(name) for name in files)
         options = "".join(f", {name} := {value}" for name, value in _options(kind, source, fields).items())
         relation = f"{_READERS[kind]}([{listed}], union_by_name := true{options})"
-        yield DuckTable(con, source, where, relation, explain, snapshot=True)
+        table = DuckTable(con, source, where, relation, explain, snapshot=True)
+        large = is_remote or sum(Path(name).stat().st_size for name in files) >= LARGE_BYTES
+        table.counting = stack.enter_context(CountingFilter.made(con, large=large))
+        yield table
 
 
 def _meaning(

@@ -15,9 +15,8 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from quayside.dataloader.errors import DriverMissingError, SourceRefusedError, UnsupportedTypeError
-from quayside.dataloader.sources.arrow import BATCH_BYTES
-from quayside.dataloader.sources.dbapi import DbApiSource
+from quayside.dataloader.errors import DriverMissingError, SourceRefusedError
+from quayside.dataloader.sources.dbapi import DbApiSource, columns_of
 from quayside.dataloader.sources.dialect import Dialect
 from quayside.dataloader.sources.drivers import as_table, meaning, needs_driver
 from quayside.dataloader.sources.fields import PROTECTION, Field, whole
@@ -53,8 +52,6 @@ _LOST: Final = re.compile(
     r"unable to connect|resource limit|in transition|actively refused|connection refused|unavailable|not accessible",
     re.IGNORECASE,
 )
-_FIRST_ROWS: Final = 1000
-_MOST_ROWS: Final = 50_000
 DIALECT: Final = Dialect("[", "]")
 
 _log = logging.getLogger(__name__)
@@ -120,29 +117,9 @@ class SqlServerSource(DbApiSource):
         )
         return least, greatest
 
-    def fetch(self, cursor: Any, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        size = _FIRST_ROWS
-        while (batch := cursor.arrow_batch(size)).num_rows > 0:
-            yield self.exact(batch, schema)
-            per_row = max(1, batch.nbytes // batch.num_rows)
-            size = max(1, min(_MOST_ROWS, BATCH_BYTES // per_row, size * 10))
-
-    def exact(self, batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-        """The driver's batch with the schema's types; digits of a time beyond the sixth are cut off, and nothing else."""
-        import pyarrow as pa
-
-        arrays = []
-        for field, array in zip(schema, batch.columns, strict=True):
-            try:
-                temporal = pa.types.is_temporal(field.type) and pa.types.is_temporal(array.type)
-                arrays.append(array.cast(field.type, safe=not temporal))
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-                shown = self.source_types[self.schema.names.index(field.name)]
-                raise UnsupportedTypeError(
-                    f"Column {field.name!r} ({shown}) of {self.name} holds a value that is no {field.type}: "
-                    f"{str(error).splitlines()[0]}. Cast it to text in a query."
-                ) from None
-        return pa.record_batch(arrays, schema=schema)
+    def bite(self, cursor: Any, size: int, schema: pa.Schema) -> pa.RecordBatch | None:
+        batch = cursor.arrow_batch(size)
+        return self.exact(batch, schema) if batch.num_rows else None
 
 
 def connecting(source: str, database: str, fields: Mapping[str, str]) -> str:
@@ -171,8 +148,6 @@ def _describe(
     connect: Callable[[], Any],
     explain: Callable[[Exception], QuaysideError | None],
 ) -> SqlServerSource:
-    import pyarrow as pa
-
     source = request.db_config_key
     keys: list[str] = []
     with closing(connection.cursor()) as cursor:
@@ -197,36 +172,23 @@ def _describe(
             [f"SELECT * FROM {relation}"],
         )
         described = [tuple(row) for row in cursor.fetchall()]
-    fields: list[pa.Field] = []
-    shown: list[str] = []
-    expressions: dict[str, str] = {}
-    for column, system, user, nullable, error in described:
+    for *_, error in described:
         if error:
             raise explain(RuntimeError(error)) or SourceRefusedError(f"Source {source} refuses: {error}.")
-        declared = system or user or "unknown"
-        found = arrival(DIALECT.quote(column), declared)
-        if found is None:
-            raise UnsupportedTypeError(
-                f"Column {column!r} ({declared}) of {name} in source {source} is of a type that cannot arrive: cast it "
-                "in a query, or leave it out."
-            )
-        type_, expression = found
-        fields.append(pa.field(column, type_, bool(nullable)))
-        shown.append(declared)
-        if expression is not None:
-            expressions[column] = expression
+    types = [(column, system or user or "unknown", bool(null)) for column, system, user, null, _ in described]
+    columns = columns_of(
+        source, name, [(*known, arrival(DIALECT.quote(known[0]), known[1])) for known in types]
+    )
     return SqlServerSource(
         name=name,
         relation=relation,
-        schema=pa.schema(fields),
-        source_types=shown,
+        **columns,
         primary_key=keys,
         dialect=DIALECT,
         connection=connection,
         connect=connect,
         clocks=(_naive(now).replace(tzinfo=UTC), _naive(local)),
         explain=explain,
-        expressions=expressions,
     )
 
 

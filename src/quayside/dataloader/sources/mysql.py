@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from quayside.dataloader.errors import SourceRefusedError, SourceUnavailableError, UnsupportedTypeError
 from quayside.dataloader.sources import mysql_errors, mysql_types, scanner
 from quayside.dataloader.sources.columns import check_columns
+from quayside.dataloader.sources.counting import LARGE_ROWS, CountingFilter
 from quayside.dataloader.sources.fields import PROTECTION, Field, whole
 from quayside.dataloader.sources.ranges import ranges_of
 from quayside.dataloader.sources.source import Column, Predicate
@@ -76,6 +77,8 @@ def open(
                 for _ in range(max(1, wanted))
             ]
             table = MySQLTable(con, request, fields, readers)
+            large = table.estimate() is None or (table.estimate() or 0) >= LARGE_ROWS
+            table.counting = stack.enter_context(CountingFilter.made(con, large=large))
         except duckdb.Error as error:
             raise mysql_errors.of_text(str(error), request.db_config_key, fields) from None
         yield table
@@ -83,6 +86,8 @@ def open(
 
 class MySQLTable:
     """An open table; `quayside.dataloader.sources.source.SourceTable`."""
+
+    one_stream = True
 
     def __init__(
         self,
@@ -97,6 +102,8 @@ class MySQLTable:
         self._readers = readers
         self._source = request.db_config_key
         self._mariadb: bool | None = None
+        self._rows: int | None = None
+        self.counting: CountingFilter | None = None
         self._timeout = whole(self._source, fields, "statement_timeout_seconds")
         [[now, local, version]] = self._fetch(
             "SELECT CAST(UTC_TIMESTAMP(6) AS CHAR) AS a, CAST(COALESCE(CONVERT_TZ(UTC_TIMESTAMP(6), '+00:00', "
@@ -138,10 +145,15 @@ class MySQLTable:
         return self._local_clock
 
     def estimate(self) -> int | None:
-        return None
+        return self._rows
 
-    def portions(self, rows: int) -> Sequence[str]:
-        return [self.relation()]
+    def passed(self) -> int | None:
+        return self.counting.rows if self.counting else None
+
+    def settle(self) -> None:
+        """A read that has ended is left out when the next one begins, or now."""
+        if self.counting:
+            self.counting.rows = 0
 
     def count(self, where: Predicate = ()) -> int:
         [[number]] = self._fetch(f"SELECT COUNT(*) AS a FROM {self._from}{self._where(where)}")
@@ -167,7 +179,8 @@ class MySQLTable:
             f"{literal(self._limited(f'SELECT {selected} FROM {self._from}{part}'))}, stream_results := true)"
             for reader, part in zip(self._readers, parts, strict=False)
         ]
-        return f"({' UNION ALL '.join(reads)})"
+        relation = f"({' UNION ALL '.join(reads)})"
+        return self.counting.around(relation) if self.counting else relation
 
     def explain(self, error: Exception) -> QuaysideError | None:
         text = str(error)
@@ -189,7 +202,7 @@ class MySQLTable:
             raise InputError(
                 f"Source {self._source} names no database: set source_schema_name, or the field service_name."
             )
-        schema, table = self._find(schema, self._request.source_table_name)
+        schema, table, self._rows = self._find(schema, self._request.source_table_name)
         rows = self._fetch(
             "SELECT COLUMN_NAME AS a, DATA_TYPE AS b, COLUMN_TYPE AS c, IS_NULLABLE AS d, NUMERIC_PRECISION AS e, "
             "NUMERIC_SCALE AS f, COLUMN_KEY AS g, COLLATION_NAME AS h FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = "
@@ -212,18 +225,19 @@ class MySQLTable:
             )
             self._primary_key = [key for (key,) in keys]
 
-    def _find(self, schema: str, table: str) -> tuple[str, str]:
-        """The names as the server has them; in another case only where it ignores case itself."""
+    def _find(self, schema: str, table: str) -> tuple[str, str, int | None]:
+        """The names as the server has them, in another case only where it ignores case itself; about how many rows."""
         rows = self._fetch(
-            "SELECT TABLE_SCHEMA AS a, TABLE_NAME AS b, @@lower_case_table_names AS c FROM information_schema.TABLES "
+            "SELECT TABLE_SCHEMA AS a, TABLE_NAME AS b, @@lower_case_table_names AS c, CAST(TABLE_ROWS AS SIGNED) AS d "
+            "FROM information_schema.TABLES "
             f"WHERE TABLE_SCHEMA = {_literal(schema)} AND TABLE_NAME = {_literal(table)}"
         )
-        for found_schema, found, ignores_case in rows:
+        for found_schema, found, ignores_case, estimate in rows:
             same = (found_schema, found) == (schema, table)
             if same or (
                 ignores_case and found.lower() == table.lower() and found_schema.lower() == schema.lower()
             ):
-                return found_schema, found
+                return found_schema, found, None if estimate is None else int(estimate)
         raise SourceRefusedError(
             f"Source {self._source} has no table or view '{schema}.{table}' that this user can see: names are taken "
             "exactly as written, upper and lower case included."

@@ -16,9 +16,8 @@ from contextlib import closing, contextmanager
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from quayside.dataloader.errors import UnsupportedTypeError
 from quayside.dataloader.sources.arrow import BATCH_BYTES
-from quayside.dataloader.sources.dbapi import DbApiSource
+from quayside.dataloader.sources.dbapi import DbApiSource, columns_of
 from quayside.dataloader.sources.dialect import Dialect
 from quayside.dataloader.sources.drivers import as_table, meaning, needs_driver
 from quayside.dataloader.sources.fields import PROTECTION, Field, whole
@@ -127,12 +126,15 @@ class OracleSource(DbApiSource):
         )
         condition, values = self.dialect.where(where, part)
         statement = f"SELECT {selected} FROM {self.relation}{condition}"
-        with closing(self.connect()) as connection:
+        with self.reading() as connection:
             for frame in connection.fetch_df_batches(
                 statement, list(values), size=self.batch_rows, requested_schema=asked
             ):
                 found: pa.Table = pa.table(frame).rename_columns(list(columns)).cast(schema)
                 yield from found.to_batches()
+
+    def cancel(self, connection: Any) -> None:
+        connection.cancel()
 
 
 def _describe(
@@ -164,39 +166,36 @@ def _describe(
                 relation = past
         cursor.execute(f"SELECT * FROM {relation} WHERE 1 = 0")
         described = list(cursor.description)
-    fields: list[pa.Field] = []
-    shown: list[str] = []
-    expressions: dict[str, str] = {}
-    width = 0
-    for column in described:
-        declared = declaration(column.type_code.name, column.precision, column.scale)
-        found = arrival(QUOTES.quote(column.name), column.type_code.name, column.precision, column.scale)
-        if found is None:
-            raise UnsupportedTypeError(
-                f"Column {column.name!r} ({declared}) of {name} in source {source} is of a type that cannot arrive: cast "
-                "it in a query, or leave it out."
+    columns = columns_of(
+        source,
+        name,
+        [
+            (
+                c.name,
+                declaration(c.type_code.name, c.precision, c.scale),
+                c.null_ok is not False,
+                arrival(QUOTES.quote(c.name), c.type_code.name, c.precision, c.scale),
             )
-        type_, expression = found
-        fields.append(pa.field(column.name, type_, column.null_ok is not False))
-        shown.append(declared)
-        if expression is not None:
-            expressions[column.name] = expression
-        width += _LOB_BYTES if pa.types.is_large_string(type_) or pa.types.is_large_binary(type_) else max(
-            32, column.internal_size or 0
-        )  # fmt: skip
+            for c in described
+        ],
+    )
+    width = sum(
+        _LOB_BYTES
+        if pa.types.is_large_string(field.type) or pa.types.is_large_binary(field.type)
+        else max(32, c.internal_size or 0)
+        for field, c in zip(columns["schema"], described, strict=True)
+    )
     dates = {column.name for column in described if column.type_code.name == "DB_TYPE_DATE"}
     arrow = OracleSource(
         name=name,
         relation=relation,
-        schema=pa.schema(fields),
-        source_types=shown,
+        **columns,
         primary_key=keys,
         dialect=dialect(dates),
         connection=connection,
         connect=connect,
         clocks=(now.replace(tzinfo=UTC), local),
         explain=explain,
-        expressions=expressions,
     )
     arrow.snapshot = snapshot
     arrow.batch_rows = max(100, min(_MOST_ROWS, BATCH_BYTES // max(1, width)))

@@ -1,10 +1,10 @@
 """PostgreSQL, read by DuckDB's scanner on one snapshot.
 
 One connection of ours (`Session`) opens a read-only transaction, exports its snapshot and answers everything about the
-table: columns, count, bounds, clock. The rows are read by attachments of DuckDB, which take over that snapshot as soon
-as the caller's connection is in a transaction, so that any number of reads on any number of threads see the same state.
-The SELECT is ours: a table that is large is cut into ranges of pages (ctid); a narrow predicate is left to PostgreSQL's
-planner and its indexes, of which the scanner by itself makes no use.
+table: columns, count, bounds, clock. The rows are read by an attachment of DuckDB, which takes over that snapshot as soon
+as the connection it is read on is in a transaction, so that any number of reads on any number of cursors see the same
+state. The SELECT is ours: a large table is cut into portions, ranges of pages (ctid) or of the partition column; a window
+is left to PostgreSQL's planner and its indexes, of which the scanner by itself makes no use.
 """
 
 # ruff: noqa: S608 - identifiers are quoted by `identifier`, values by the driver
@@ -12,8 +12,9 @@ planner and its indexes, of which the scanner by itself makes no use.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
@@ -22,7 +23,7 @@ from quayside.dataloader.sources import postgresql_errors, postgresql_session, s
 from quayside.dataloader.sources.fields import PROTECTION, Field, whole
 from quayside.dataloader.sources.postgresql_session import Session, Table, conninfo
 from quayside.dataloader.sources.ranges import ranges_of
-from quayside.dataloader.sources.source import Column, Predicate
+from quayside.dataloader.sources.source import Column, Portions, Predicate
 from quayside.foundation.errors import InputError, QuaysideError
 from quayside.foundation.lake.sql import identifier, literal
 
@@ -43,6 +44,8 @@ FIELDS: Final = (
 )
 #: Below this many pages (of 8 kB) a second connection costs more than it brings.
 PARALLEL_PAGES: Final = 2048
+#: A portion has no more, however long the rows.
+PORTION_PAGES: Final = 65_536
 
 _log = logging.getLogger(__name__)
 
@@ -52,8 +55,6 @@ def open(
     con: duckdb.DuckDBPyConnection, request: LoadRequest, fields: Mapping[str, str]
 ) -> Iterator[PostgresTable]:
     """Open the request's table or query; see `quayside.dataloader.sources.source.Source.open`."""
-    import duckdb
-
     fields = _of_catalog(request, fields)
     scanner.load(con, "postgres_scanner")
     with ExitStack() as stack:
@@ -66,24 +67,45 @@ def open(
             wanted = min(
                 request.num_partitions or scanner.threads_of(con), scanner.threads_of(con), connections
             )
-        secret = {
-            "HOST": "host",
-            "PORT": "port",
-            "DATABASE": "service_name",
-            "USER": "user",
-            "PASSWORD": "password",
-        }
-        values = {key: fields[name] for key, name in secret.items() if name in fields}
-        try:
-            name = stack.enter_context(scanner.secret(con, "postgres", values))
-            path = conninfo(session.options(reading=True))
-            readers = [
-                stack.enter_context(scanner.attached(con, path, "postgres", f", SECRET {name}"))
-                for _ in range(max(1, wanted))
-            ]
-        except duckdb.Error as error:
-            raise postgresql_errors.of_text(str(error), session.source, fields) from None
-        yield PostgresTable(con, request, session, readers)
+        yield PostgresTable(con, request, session, _reader(stack, con, session), wanted)
+
+
+@contextmanager
+def open_many(
+    con: duckdb.DuckDBPyConnection, request: LoadRequest, fields: Mapping[str, str]
+) -> Iterator[Callable[[LoadRequest], PostgresTable | None]]:
+    """See `quayside.dataloader.sources.registry.open_many`: one session and one reader, so one snapshot, for all tables."""
+    fields = _of_catalog(request, fields)
+    scanner.load(con, "postgres_scanner")
+    with ExitStack() as stack:
+        session = stack.enter_context(Session.open(request, fields))
+        readers = _readers(stack, con, session, 1)
+
+        def table(request: LoadRequest) -> PostgresTable | None:
+            found = session.of(request)
+            small = found.table.has_pages and found.table.pages < PARALLEL_PAGES
+            return PostgresTable(con, request, found, readers) if small else None
+
+        yield table
+
+
+def _reader(stack: ExitStack, con: duckdb.DuckDBPyConnection, session: Session) -> Reader:
+    import duckdb
+
+    secret = {
+        "HOST": "host",
+        "PORT": "port",
+        "DATABASE": "service_name",
+        "USER": "user",
+        "PASSWORD": "password",
+    }
+    values = {key: session.fields[name] for key, name in secret.items() if name in session.fields}
+    try:
+        name = stack.enter_context(scanner.secret(con, "postgres", values))
+        path = conninfo(session.options(reading=True))
+        return Reader(stack.enter_context(scanner.attached(con, path, "postgres", f", SECRET {name}")))
+    except duckdb.Error as error:
+        raise postgresql_errors.of_text(str(error), session.source, session.fields) from None
 
 
 def cancel(request: LoadRequest, fields: Mapping[str, str], load: str) -> None:
@@ -95,22 +117,34 @@ def _of_catalog(request: LoadRequest, fields: Mapping[str, str]) -> Mapping[str,
     return {**fields, "service_name": request.source_catalog} if request.source_catalog else fields
 
 
+@dataclass
+class Reader:
+    """DuckDB's attachment, and the transaction of the caller's connection in which it has taken over the snapshot."""
+
+    name: str
+    pinned: int | None = None
+
+
 class PostgresTable:
     """An open table; `quayside.dataloader.sources.source.SourceTable`."""
+
+    one_stream = True
 
     def __init__(
         self,
         con: duckdb.DuckDBPyConnection,
         request: LoadRequest,
         session: Session,
-        readers: Sequence[str],
+        reader: Reader,
+        streams: int = 1,
     ) -> None:
+        """`streams`: how many portions may be read at once."""
         self._con = con
         self._request = request
         self._session = session
         self._table: Table = session.table
-        self._readers = readers
-        self._pinned: int | None = None
+        self._reader = reader
+        self._streams = streams
 
     @property
     def columns(self) -> Sequence[Column]:
@@ -149,36 +183,27 @@ class PostgresTable:
 
     def relation(self, where: Predicate = (), columns: Sequence[str] | None = None) -> str:
         chosen = [self._column(name) for name in columns] if columns is not None else self._table.columns
-        condition = self._where(where)
-        parts = [condition]
-        if len(self._readers) > 1 and self._pin() and self._is_wide(condition):
-            parts = [f"{condition or ' WHERE true'} AND {part}" for part in self._parts()]
-        else:
-            self._pin()
-        return self._read(chosen, parts)
+        self._pin()
+        return self._read(chosen, self._where(where))
 
-    def _read(self, columns: Sequence[Any], parts: Sequence[str]) -> str:
-        """The rows of all parts, each read by a reader of its own."""
+    def _read(self, columns: Sequence[Any], where: str) -> str:
         selected = ", ".join(f"{c.expression} AS {identifier(c.column.name)}" for c in columns)
-        select = f"SELECT {selected} FROM {self._table.relation}"
-        reads = [
-            f"SELECT * FROM postgres_query({literal(reader)}, {literal(select + part)})"
-            for reader, part in zip(self._readers, parts, strict=False)
-        ]
-        assert len(reads) == len(parts)
-        return f"({' UNION ALL '.join(reads)})"
+        select = f"SELECT {selected} FROM {self._table.relation}{where}"
+        return f"(SELECT * FROM postgres_query({literal(self._reader.name)}, {literal(select)}))"
 
-    def portions(self, rows: int) -> Sequence[str]:
-        estimate = self._table.rows or 0
-        if not self._table.has_pages or estimate <= rows or not self._pin():
-            return [self.relation()]
-        number = -(-estimate // rows)
-        step = -(-self._table.largest_pages // number)
-        cuts = [*(i * step for i in range(number)), None]  # the last one takes what was added since
-        return [
-            self._read(self._table.columns, self._page_parts(first or 0, end))
-            for first, end in pairwise(cuts)
-        ]
+    def portions(self, rows: int) -> Portions | None:
+        table = self._table
+        if table.has_pages:
+            number = max(
+                -(-(table.rows or 0) // rows), -(-table.largest_pages // PORTION_PAGES), self._streams
+            )
+            conditions = self._page_parts(number)
+        else:
+            conditions = self._value_parts(self._streams) if self._streams > 1 else []
+        if len(conditions) < 2:
+            return None
+        selects = [self._read(table.columns, f" WHERE {condition}") for condition in conditions]
+        return Portions(selects, self._streams, self._join)
 
     def explain(self, error: Exception) -> QuaysideError | None:
         session = self._session
@@ -189,35 +214,33 @@ class PostgresTable:
     def passed(self) -> int | None:
         return self._session.passed()
 
-    def _pin(self) -> bool:
-        """Have the readers take over the session's snapshot; False when the caller is in no transaction."""
+    def settle(self) -> None:
+        """What has ended is not among what runs."""
+
+    def _join(self, con: duckdb.DuckDBPyConnection) -> None:
+        if con is self._con:
+            self._pin()
+        else:
+            self._take_snapshot(con)
+
+    def _pin(self) -> None:
+        """Have the reader take over the session's snapshot, where the caller is in a transaction."""
         transaction = scanner.transaction_of(self._con)
-        if transaction is not None and transaction != self._pinned:
-            for reader in self._readers:
-                statement = f"SET TRANSACTION SNAPSHOT {literal(self._session.snapshot)}"
-                self._con.execute(f"CALL postgres_execute({literal(reader)}, ?)", [statement]).fetchall()
-            self._pinned = transaction
-        return transaction is not None
+        if transaction is not None and transaction != self._reader.pinned:
+            self._take_snapshot(self._con)
+            self._reader.pinned = transaction
 
-    def _is_wide(self, condition: str) -> bool:
-        """Whether PostgreSQL would read the whole table anyway."""
-        return not condition or self._session.scans_all(f"SELECT 1 FROM {self._table.relation}{condition}")
+    def _take_snapshot(self, con: duckdb.DuckDBPyConnection) -> None:
+        statement = f"SET TRANSACTION SNAPSHOT {literal(self._session.snapshot)}"
+        con.execute(f"CALL postgres_execute({literal(self._reader.name)}, ?)", [statement]).fetchall()
 
-    def _parts(self) -> list[str]:
-        """Conditions that cut the table into as many parts as there are readers, or fewer."""
-        number = len(self._readers)
-        if self._table.has_pages:
-            return [part.removeprefix(" WHERE ") for part in self._page_parts(0, None)]
-        return self._value_parts(number)
-
-    def _page_parts(self, first: int, end: int | None) -> list[str]:
-        """Conditions that cut the pages from `first` to before `end` (None: to the last) into one part for each reader."""
-        number = len(self._readers)
-        last = max(first, self._table.largest_pages if end is None else end)
-        step = -(-(last - first) // number)
-        cuts = [*(min(first + i * step, last) for i in range(number)), end]
+    def _page_parts(self, number: int) -> list[str]:
+        """Conditions that cut the pages into `number` parts, or fewer."""
+        step = max(1, -(-self._table.largest_pages // number))
+        # The last one takes what was added since.
+        cuts = [*range(0, max(1, self._table.largest_pages), step), None]
         return [
-            f" WHERE ctid >= '({a},0)'::tid" + (f" AND ctid < '({b},0)'::tid" if b is not None else "")
+            f"ctid >= '({a},0)'::tid" + (f" AND ctid < '({b},0)'::tid" if b is not None else "")
             for a, b in pairwise(cuts)
         ]
 

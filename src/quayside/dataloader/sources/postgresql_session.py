@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from quayside.dataloader.errors import SourceRefusedError
@@ -128,12 +130,28 @@ class Session:
         self.local_now: datetime = local_now
         self.fetch("SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO', true)")
         [[self.snapshot]] = self.fetch("SELECT pg_export_snapshot()")
-        self.table = self._describe_query(request.query) if request.query else self._describe_table()
+
+    @cached_property
+    def table(self) -> Table:
+        """The request's table or query.
+
+        Raises:
+            SourceUnavailableError, SourceRefusedError, InputError.
+        """
+        query = self._request.query
+        return self._describe_query(query) if query else self._describe_table()
+
+    def of(self, request: LoadRequest) -> Session:
+        """The same connection and snapshot for another table of the database."""
+        other = copy(self)
+        other.__dict__.pop("table", None)
+        other._request = request
+        return other
 
     @classmethod
     @contextmanager
     def open(cls, request: LoadRequest, fields: Mapping[str, str]) -> Iterator[Self]:
-        """Connect, begin, and describe.
+        """Connect and begin.
 
         Raises:
             SourceUnavailableError, SourceRefusedError, InputError.
@@ -194,11 +212,6 @@ class Session:
         from psycopg import sql
 
         return sql.Literal(value).as_string(self._connection)
-
-    def scans_all(self, statement: str) -> bool:
-        """Whether the planner would read a table from end to end for it."""
-        [[plans]] = self.fetch(f"EXPLAIN (FORMAT JSON) {statement}")
-        return "Seq Scan" in str(plans)
 
     # -- what there is ---------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ A module of a source has ``FIELDS`` (`quayside.dataloader.sources.fields`) and t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
@@ -64,6 +64,25 @@ def open_source(
     module = source_module(request.db_type)
     with module.open(con, request, _fields(settings, module, request)) as table:
         yield table
+
+
+@contextmanager
+def open_many(
+    settings: Settings, con: duckdb.DuckDBPyConnection, request: LoadRequest
+) -> Iterator[Callable[[LoadRequest], SourceTable | None]]:
+    """What opens small tables of the request's database one after the other, on one connection and one snapshot.
+
+    They are read in one transaction of `con`, and each is left alone when the next is opened. None instead of a table that is
+    large, or that may be for all one knows. Only where `shares` says so.
+    """
+    module = source_module(request.db_type)
+    with module.open_many(con, request, _fields(settings, module, request)) as table:
+        yield table
+
+
+def shares(request: LoadRequest) -> bool:
+    """Whether tables of this database can be read by `open_many`."""
+    return hasattr(source_module(request.db_type), "open_many")
 
 
 def cancel(settings: Settings, request: LoadRequest, load: str) -> None:

@@ -15,8 +15,7 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from quayside.dataloader.errors import UnsupportedTypeError
-from quayside.dataloader.sources.dbapi import DbApiSource
+from quayside.dataloader.sources.dbapi import DbApiSource, columns_of
 from quayside.dataloader.sources.dialect import Dialect
 from quayside.dataloader.sources.drivers import as_table, meaning, needs_driver
 from quayside.dataloader.sources.fields import PROTECTION, Field, whole
@@ -93,24 +92,7 @@ class SnowflakeSource(DbApiSource):
     def fetch(self, cursor: Any, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         for chunk in cursor.fetch_arrow_batches(force_microsecond_precision=True):
             for batch in chunk.to_batches():
-                yield self.exact(batch, schema)
-
-    def exact(self, batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-        """The connector's batch, whose integers are as narrow as their values, with the schema's types."""
-        import pyarrow as pa
-
-        arrays = []
-        for field, array in zip(schema, batch.columns, strict=True):
-            try:
-                temporal = pa.types.is_temporal(field.type) and pa.types.is_temporal(array.type)
-                arrays.append(array.cast(field.type, safe=not temporal))
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-                shown = self.source_types[self.schema.names.index(field.name)]
-                raise UnsupportedTypeError(
-                    f"Column {field.name!r} ({shown}) of {self.name} holds a value that is no {field.type}: "
-                    f"{str(error).splitlines()[0]}. Cast it to text in a query."
-                ) from None
-        return pa.record_batch(arrays, schema=schema)
+                yield self.exact(batch, schema)  # its integers are as narrow as their values
 
 
 def connecting(request: LoadRequest, fields: Mapping[str, str]) -> dict[str, Any]:
@@ -165,8 +147,6 @@ def _describe(
     connect: Callable[[], Any],
     explain: Callable[[Exception], QuaysideError | None],
 ) -> SnowflakeSource:
-    import pyarrow as pa
-
     source = request.db_config_key
     keys: list[str] = []
     past = None
@@ -195,31 +175,24 @@ def _describe(
         # By DESCRIBE RESULT, which gives types in words: the codes of the driver's description are its own.
         cursor.execute("DESCRIBE RESULT LAST_QUERY_ID()")
         described = [(row[0], row[1], row[3]) for row in cursor.fetchall()]
-    columns: list[pa.Field] = []
-    expressions: dict[str, str] = {}
-    for column, declared, nullable in described:
-        found = arrival(DIALECT.quote(column), declared)
-        if found is None:
-            raise UnsupportedTypeError(
-                f"Column {column!r} ({declared}) of {name} in source {source} is of a type that cannot arrive: cast it "
-                "in a query, or leave it out."
-            )
-        type_, expression = found
-        columns.append(pa.field(column, type_, nullable != "N"))
-        if expression is not None:
-            expressions[column] = expression
+    columns = columns_of(
+        source,
+        name,
+        [
+            (column, type_, null != "N", arrival(DIALECT.quote(column), type_))
+            for column, type_, null in described
+        ],
+    )
     arrow = SnowflakeSource(
         name=name,
         relation=relation,
-        schema=pa.schema(columns),
-        source_types=[declared for _, declared, _ in described],
+        **columns,
         primary_key=keys,
         dialect=DIALECT,
         connection=connection,
         connect=connect,
         clocks=(clock.replace(tzinfo=UTC), clock),
         explain=explain,
-        expressions=expressions,
     )
     arrow.snapshot = past is not None
     return arrow

@@ -8,7 +8,7 @@ strategy does with rows, and anything about destinations.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -51,8 +51,26 @@ class Column:
     nullable: bool = True
 
 
+@dataclass(frozen=True)
+class Portions:
+    """All rows of a table, cut into SELECTs that may be read at once.
+
+    Attributes:
+        selects: one for each portion.
+        readers: how many of them may be read at once.
+        join: has another cursor of the same DuckDB, in a transaction of its own, read what the table's other reads do.
+    """
+
+    selects: Sequence[str]
+    readers: int
+    join: Callable[[duckdb.DuckDBPyConnection], None]
+
+
 class SourceTable(Protocol):
     """An open table of a source. Everything it answers belongs to one snapshot where the database can give one."""
+
+    #: Whether DuckDB reads a relation of it on one thread, however many there are: the others would wait in a busy loop.
+    one_stream: bool
 
     @property
     def columns(self) -> Sequence[Column]:
@@ -93,14 +111,9 @@ class SourceTable(Protocol):
         """SQL that stands behind FROM in the connection the table was opened on, with columns named as at the source.
 
         Call it inside the DuckDB transaction in which it is read, once for every read: that is where a scanner can
-        take over the table's snapshot, and a wide read is parallel only then (on physical ranges, or on the request's
-        partition column). Outside of one it is a single stream, of the state at the moment it is read. It streams:
-        nothing is materialized. A narrow `where` uses the source's index.
+        take over the table's snapshot. Outside of one it is of the state at the moment it is read. It streams: nothing
+        is materialized. A narrow `where` uses the source's index.
         """
-        ...
-
-    def portions(self, rows: int) -> Sequence[str]:
-        """All rows as relations of about `rows` rows each, to be read one after the other; one where they cannot be cut."""
         ...
 
     def explain(self, error: Exception) -> QuaysideError | None:
@@ -113,11 +126,33 @@ class SourceTable(Protocol):
 
 
 @runtime_checkable
+class Divisible(Protocol):
+    """A `SourceTable` that can be read in portions."""
+
+    def portions(self, rows: int) -> Portions | None:
+        """Portions of about `rows` rows each; None where the table is small or cannot be cut."""
+        ...
+
+
+@runtime_checkable
 class Counting(Protocol):
     """A `SourceTable` that knows how many rows its reads have given while they run."""
 
     def passed(self) -> int | None:
         """Rows given so far by the reads that are running now; None = cannot be told at the moment. From any thread."""
+        ...
+
+    def settle(self) -> None:
+        """The load has counted what was read until now: it is to be left out."""
+        ...
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """A `SourceTable` whose driver can be told to let go of a statement."""
+
+    def interrupt(self) -> None:
+        """Have running reads end with an error. From any thread."""
         ...
 
 

@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from quayside.dataloader.destinations.destination import IS_DELETE, Removed, Written
+from quayside.dataloader.destinations.parallel import threads_for
 from quayside.dataloader.destinations.profile import rows_into
 from quayside.dataloader.errors import CountMismatchError
 from quayside.dataloader.sources.source import Comparison, Predicate
@@ -83,7 +84,8 @@ def compare(load: Load, columns: SchemaPlan, live: str) -> Compared | None:
         source = load.source.relation((), load.source_key)
         select = ", ".join(f"{columns.expressions[k]} AS {identifier(k)}" for k in load.key(columns))
         made = f"CREATE OR REPLACE TEMP TABLE quayside_keys AS SELECT {select} FROM {source}"
-        read = rows_into(load.con, made).given
+        with threads_for(load.con, one_stream=load.source.one_stream):
+            read = rows_into(load.con, made).given
     keys = load.scalar(f"SELECT count(*) FROM {KEYS}")
     if keys != read:
         raise CountMismatchError(

@@ -10,7 +10,8 @@ here: what two strategies need. Does not belong here: which rows are read, and t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
@@ -26,18 +27,20 @@ from quayside.dataloader.destinations.destination import (
     Rows,
     Written,
 )
+from quayside.dataloader.destinations.parallel import threads_for
 from quayside.dataloader.destinations.profile import rows_into
 from quayside.dataloader.errors import CountMismatchError
 from quayside.dataloader.schema_contract import SchemaPlan, plan
+from quayside.dataloader.sources.source import Divisible
 from quayside.foundation.errors import InputError
 from quayside.foundation.lake.sql import identifier
 
 if TYPE_CHECKING:
     from quayside.dataloader.request import LoadRequest
-    from quayside.dataloader.sources.source import Predicate, SourceTable
+    from quayside.dataloader.sources.source import Portions, Predicate, SourceTable
     from quayside.foundation.settings import Settings
 
-#: A large table is written in portions of about so many rows, so that its progress can be told.
+#: A large table is read in portions of about so many rows, several at once where the source can be.
 PORTION_ROWS: Final = 1_000_000
 
 STAGE: Final = "temp.main.quayside_stage"
@@ -71,6 +74,7 @@ class Load:
     fence: Fence
     cursor: Cursor | None
     tell: Callable[[int, int | None], None] = lambda done, total: None  # rows committed so far, and to come
+    joined: bool = False  # the transaction is somebody else's, around this load and others
     warnings: list[str] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
     rows_read: int = 0
@@ -197,17 +201,19 @@ class Load:
         def select() -> str:
             return self._limited(columns.select(self.source.relation(where), own), columns)
 
-        def portions() -> list[str]:
+        def portions() -> Portions | None:
             # A window is small beside its table; what a cap leaves is chosen among all rows.
-            if where or self.request.row_cap is not None:
-                return [select()]
-            return [columns.select(portion, own) for portion in self.source.portions(PORTION_ROWS)]
+            if where or self.request.row_cap is not None or not isinstance(self.source, Divisible):
+                return None
+            found = self.source.portions(PORTION_ROWS)
+            return found and replace(found, selects=[columns.select(each, own) for each in found.selects])
 
         def written(rows: int) -> None:
             if not where:
                 self.tell(self.rows_read + rows, self.source.estimate())
 
-        return Rows(columns.columns, [*columns.expressions, *own], select, portions, written)
+        given = [*columns.expressions, *own]
+        return Rows(columns.columns, given, select, self.source.one_stream, portions, written)
 
     def staged(self, columns: SchemaPlan, own: Mapping[str, str] | None = None) -> Rows:
         """Rows of the stage; `own` as for `rows`."""
@@ -228,9 +234,9 @@ class Load:
             if only is not None:
                 key = ", ".join(map(identifier, self.key(columns)))
                 select = f"SELECT s.* FROM ({select}) s SEMI JOIN {only} USING ({key})"
-            read = rows_into(
-                self.con, f"CREATE OR REPLACE TEMP TABLE {STAGE.split('.')[-1]} AS {select}"
-            ).given
+            made = f"CREATE OR REPLACE TEMP TABLE {STAGE.split('.')[-1]} AS {select}"
+            with threads_for(self.con, one_stream=self.source.one_stream):
+                read = rows_into(self.con, made).given
         staged = self.scalar(f"SELECT count(*) FROM {STAGE}")
         if staged != read:
             raise CountMismatchError(
@@ -252,6 +258,8 @@ class Load:
         """
         key = ", ".join(map(identifier, self.key(columns)))
         self._check_null_keys(STAGE, columns)
+        if not self.scalar(f"SELECT count(*) - count(DISTINCT row({key})) FROM {STAGE}"):
+            return
         order = [f"{identifier(c)} DESC NULLS LAST" for c in self._order(columns)]
         self.con.execute(
             f"CREATE OR REPLACE TEMP TABLE quayside_losers AS SELECT rowid AS row FROM {STAGE} QUALIFY "
@@ -346,9 +354,9 @@ class Load:
         assert row is not None
         return row[0]
 
-    def transaction(self) -> _Transaction:
+    def transaction(self) -> AbstractContextManager[None]:
         """A DuckDB transaction around reads of the source, so that all are of its snapshot; nothing of the lake."""
-        return _Transaction(self.con)
+        return nullcontext() if self.joined else _Transaction(self.con)
 
     def _live(self) -> dict[str, str]:
         if not self.soft:
