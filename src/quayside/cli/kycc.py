@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from quayside.cli import kycc_learn, kycc_watch
+from quayside.cli.kycc_options import AsOf, BatchId, Json, open_service, utc
 
 app = typer.Typer(
     help="Score trade counterparties: generate, ingest, features, score, explain; learn better scorecards.",
@@ -22,31 +23,6 @@ app.add_typer(kycc_watch.app)
 
 #: Moment of generated batches unless one is given: fixed, so that the same command gives the same bytes any day.
 DEFAULT_MOMENT = datetime(2026, 6, 30)  # noqa: DTZ001 - typer parses moments without a zone; they are UTC
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-BatchId = Annotated[
-    str | None, typer.Option("--batch-id", help="Left out: the last batch that has what is needed.")
-]
-AsOf = Annotated[
-    datetime | None,
-    typer.Option(
-        help="Moment of the features, UTC. Left out: the batch's own.",
-        formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"],
-    ),
-]
-
-
-def _service():
-    from quayside.foundation.logs import configure
-    from quayside.kycc.service import ScoringService
-
-    service = ScoringService()
-    configure(service.settings.log_format)
-    return service
-
-
-def _utc(moment: datetime | None) -> datetime | None:
-    return None if moment is None else moment.replace(tzinfo=UTC)
 
 
 @app.command()
@@ -107,7 +83,7 @@ def ingest(
     from quayside.foundation import console
     from quayside.foundation.progress import step
 
-    service = _service()
+    service = open_service()
     with step(f"Ingest {source}"):
         result = service.ingest(
             source, batch_id, max_reject_ratio=max_reject_ratio, replace=replace, base_currency=base_currency
@@ -129,7 +105,7 @@ def rates(
     """Load exchange rates; known days are corrected."""
     from quayside.kycc.fx import load_rates
 
-    loaded = load_rates(_service().lake, file)
+    loaded = load_rates(open_service().lake, file)
     typer.echo(f"{loaded.read} rates read, {loaded.added} new, {loaded.changed} corrected.")
 
 
@@ -139,9 +115,9 @@ def features(batch_id: BatchId = None, as_of: AsOf = None, as_json: Json = False
     from quayside.foundation import console
     from quayside.foundation.progress import step
 
-    service = _service()
+    service = open_service()
     with step("Features"):
-        results = service.extract(batch_id, _utc(as_of))
+        results = service.extract(batch_id, utc(as_of))
     rows: list[dict[str, Any]] = [
         {"feature": name, "present": f"{d.present:.1%}", "min": d.minimum, "mean": d.mean, "max": d.maximum}
         for group in ("kyc", "transaction", "network")
@@ -163,8 +139,8 @@ def score(
     from quayside.foundation import console
     from quayside.foundation.progress import step
 
-    service = _service()
-    moment = _utc(as_of)
+    service = open_service()
+    moment = utc(as_of)
     with service.connection() as con:
         batch = service.resolve("loaded", batch_id, moment, con)
         ready = service.has_features(batch, con)
@@ -219,7 +195,7 @@ def explain(
     from quayside.foundation import console
     from quayside.kycc.scorecard import render_bars
 
-    row, explanation = _service().explain(party, batch_id, scorecard_version)
+    row, explanation = open_service().explain(party, batch_id, scorecard_version)
     if as_json:
         console.show_json({"score": row, "explanation": explanation.as_dict()})
         return
@@ -234,7 +210,7 @@ def batches(as_json: Json = False) -> None:
     """List the batches: when loaded, how large, which steps they have."""
     from quayside.foundation import console
 
-    console.show(_service().batches(), as_json=as_json)
+    console.show(open_service().batches(), as_json=as_json)
 
 
 @app.command()
@@ -244,7 +220,7 @@ def quarantine(
     """List rows that were not loaded, each with its reason."""
     from quayside.foundation import console
 
-    console.show(_service().quarantine(batch_id, limit), as_json=as_json)
+    console.show(open_service().quarantine(batch_id, limit), as_json=as_json)
 
 
 def _card(version: str) -> Any:
@@ -252,7 +228,7 @@ def _card(version: str) -> Any:
     from quayside.kycc.scorecard import load_scorecard, packaged_versions
 
     shipped = version in packaged_versions() or version.endswith((".yaml", ".yml", ".json"))
-    return load_scorecard(version) if shipped else _service().versions.card(version)
+    return load_scorecard(version) if shipped else open_service().versions.card(version)
 
 
 @scorecard_app.command("show")

@@ -8,47 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from quayside.cli.kycc_options import AsOf, BatchId, Json, open_service, utc
+
 if TYPE_CHECKING:
     from quayside.kycc.challenger import Comparison
     from quayside.kycc.labels import LabelResult
-    from quayside.kycc.service import ScoringService
     from quayside.kycc.versions import Version
 
 app = typer.Typer(add_completion=False)
 versions_app = typer.Typer(help="Scorecard versions: list, show, add, reject, retire.")
 app.add_typer(versions_app, name="versions")
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-BatchId = Annotated[
-    str | None, typer.Option("--batch-id", help="Left out: the last batch that has what is needed.")
-]
 Note = Annotated[str, typer.Option(help="Why, for the audit trail.")]
 WindowDays = Annotated[
     int,
     typer.Option("--window-days", min=1, help="Days after the moment in which an event makes a party bad."),
 ]
-AsOf = Annotated[
-    datetime | None,
-    typer.Option(
-        help="Moment of the features, UTC. Left out: the batch's own.",
-        formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"],
-    ),
-]
-
-
-def _service() -> ScoringService:
-    from quayside.foundation.logs import configure
-    from quayside.kycc.service import ScoringService
-
-    service = ScoringService()
-    configure(service.settings.log_format)
-    return service
-
-
-def _utc(moment: datetime | None) -> datetime | None:
-    from datetime import UTC
-
-    return None if moment is None else moment.replace(tzinfo=UTC)
 
 
 @app.command()
@@ -76,10 +51,10 @@ def outcomes(
     """Load what became of the parties of a batch."""
     from quayside.foundation import console
 
-    result = _service().load_outcomes(
+    result = open_service().load_outcomes(
         source,
         batch_id,
-        observed_through=_utc(observed_through),
+        observed_through=utc(observed_through),
         max_reject_ratio=max_reject_ratio,
         replace=replace,
     )
@@ -110,7 +85,7 @@ def labels(
     """Make the labels of a batch: observed where there are outcomes, simulated where there are none."""
     from quayside.foundation import console
 
-    result = _service().labels(batch_id, window_days, default_rate, _utc(as_of))
+    result = open_service().labels(batch_id, window_days, default_rate, utc(as_of))
     if as_json:
         console.show_json(result.as_dict())
         return
@@ -154,7 +129,7 @@ def train(
     from quayside.foundation import console
     from quayside.foundation.progress import step
 
-    service = _service()
+    service = open_service()
     with step("Train"):
         result = service.train(batch_id, window_days, min_samples=min_samples, test_size=test_size)
     if as_json:
@@ -203,7 +178,7 @@ def refine(
     from quayside.foundation import console
     from quayside.foundation.progress import step
 
-    service = _service()
+    service = open_service()
     with step("Refine"):
         result = service.refine(training_id, blend_factor, base_version)
     if as_json:
@@ -240,7 +215,7 @@ def shadow(
     """Score a batch by drafts, in the lake alone: nothing is decided by them."""
     from quayside.foundation import console
 
-    written = _service().shadow(batch_id, _utc(as_of), scorecard_version)
+    written = open_service().shadow(batch_id, utc(as_of), scorecard_version)
     console.show(
         [
             {"version": name, "parties": w.rows, "new": w.added, "changed": w.changed}
@@ -262,7 +237,7 @@ def compare(
     """Compare two scorecards on the same parties, and by a paired test where outcomes are known."""
     from quayside.foundation import console
 
-    found = _service().compare(challenger, champion, batch_id, _utc(as_of), window_days)
+    found = open_service().compare(challenger, champion, batch_id, utc(as_of), window_days)
     if as_json:
         console.show_json(found.as_dict())
         return
@@ -305,13 +280,13 @@ def activate(
     as_json: Json = False,
 ) -> None:
     """Make a version the one that decides; the one before it is retired."""
-    _show(_service().versions.activate(version, note=note), as_json)
+    _show(open_service().versions.activate(version, note=note), as_json)
 
 
 @app.command()
 def rollback(note: Note = "", as_json: Json = False) -> None:
     """Return to the version that was active before the present one."""
-    _show(_service().versions.roll_back(note=note), as_json)
+    _show(open_service().versions.roll_back(note=note), as_json)
 
 
 @versions_app.callback(invoke_without_command=True)
@@ -321,7 +296,7 @@ def versions(context: typer.Context, as_json: Json = False) -> None:
 
     if context.invoked_subcommand is not None:
         return
-    found = _service().versions.list()
+    found = open_service().versions.list()
     if as_json:
         console.show_json([version.as_dict() for version in found])
         return
@@ -346,7 +321,7 @@ def versions(context: typer.Context, as_json: Json = False) -> None:
 @versions_app.command("show")
 def versions_show(version: Annotated[str, typer.Argument()] = "active", as_json: Json = False) -> None:
     """Show where a version came from and what its gates said."""
-    _show(_service().versions.get(version), as_json, gates=True)
+    _show(open_service().versions.get(version), as_json, gates=True)
 
 
 @versions_app.command("add")
@@ -358,19 +333,19 @@ def versions_add(
     """Keep a card a person wrote as a draft."""
     from quayside.kycc.scorecard import load_scorecard
 
-    _show(_service().versions.add(load_scorecard(file), note=note), as_json)
+    _show(open_service().versions.add(load_scorecard(file), note=note), as_json)
 
 
 @versions_app.command("reject")
 def versions_reject(version: str, note: Note, as_json: Json = False) -> None:
     """Refuse a draft for good."""
-    _show(_service().versions.reject(version, note=note), as_json)
+    _show(open_service().versions.reject(version, note=note), as_json)
 
 
 @versions_app.command("retire")
 def versions_retire(version: str, note: Note = "", as_json: Json = False) -> None:
     """Put a draft aside."""
-    _show(_service().versions.retire(version, note=note), as_json)
+    _show(open_service().versions.retire(version, note=note), as_json)
 
 
 def _show(version: Version, as_json: bool, *, gates: bool = False) -> None:

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from quayside.kycc.service import ScoringService
+from quayside.cli.kycc_options import Json, open_service
 
 app = typer.Typer(add_completion=False)
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 BatchId = Annotated[str | None, typer.Option("--batch-id", help="Left out: the last batch that has scores.")]
 Reference = Annotated[
     str | None, typer.Option(help="Batch to compare with. Left out: the one scored before it.")
 ]
 Card = Annotated[str, typer.Option("--scorecard", help="Version whose scores are meant.")]
-
-
-def _service() -> ScoringService:
-    from quayside.foundation.logs import configure
-    from quayside.kycc.service import ScoringService
-
-    service = ScoringService()
-    configure(service.settings.log_format)
-    return service
 
 
 @app.command()
@@ -40,7 +29,7 @@ def watch(
     from quayside.foundation import console
     from quayside.kycc.monitoring import watch as compare
 
-    service = _service()
+    service = open_service()
     with service.connection() as con:
         batch = service.resolve("scores", batch_id, None, con)
         found = compare(con, service.versions.card(scorecard), batch.batch_id, reference)
@@ -72,7 +61,7 @@ def report(
     from quayside.kycc.report import scoring_page, scoring_report
     from quayside.kycc.report.scoring import verdict
 
-    service = _service()
+    service = open_service()
     with service.connection() as con:
         batch = service.resolve("scores", batch_id, None, con)
         card = service.versions.card(scorecard)
@@ -99,7 +88,7 @@ def notices(
     from quayside.kycc.scoring import read_features
 
     words = load_texts(texts)
-    service = _service()
+    service = open_service()
     with service.connection() as con:
         card = service.versions.card(scorecard)
         batch = service.resolve("scores", batch_id, None, con)

@@ -99,9 +99,9 @@ def _only_one(settings: Settings) -> Iterator[None]:
     import os
 
     from quayside.foundation.errors import UsageError
-    from quayside.foundation.processes import try_lock
+    from quayside.foundation.processes import private_folder, try_lock
 
-    settings.home.mkdir(parents=True, exist_ok=True)
+    private_folder(settings.home / "logs")  # and its home
     lock = try_lock(settings.home / "up.lock")
     if lock is None:
         raise UsageError(

@@ -60,10 +60,16 @@ def can_run(command: Sequence[str], account: Account) -> bool:
 
 
 def private_folder(path: Path, account: Account | None = None, mode: int = 0o700) -> None:
-    """Create one folder with exactly this mode, owned by ``account``. An existing one is left as it is."""
+    """Create one folder with exactly this mode, owned by ``account``. An existing one is left as it is.
+
+    Folders above it that are missing are made so that nobody else can list them; as root, whose PostgreSQL runs as
+    another user, they can be passed through.
+    """
     if path.is_dir():
         return
-    path.mkdir(parents=True, exist_ok=True, mode=mode)
+    if not path.parent.exists():
+        private_folder(path.parent, mode=0o711 if os.geteuid() == 0 else 0o700)
+    path.mkdir(exist_ok=True, mode=mode)
     path.chmod(mode)
     if account is not None:
         os.chown(path, account.uid, account.gid)

@@ -1,4 +1,4 @@
-"""One way to run a statement on either kind of connection, so that a port joins whatever transaction its caller has."""
+"""Statements on whatever connection a caller has: one way for psycopg and SQLAlchemy, and the row of a query that has one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
+    import duckdb
     import psycopg
     import sqlalchemy
 
@@ -32,3 +33,14 @@ def execute(
         else:
             cursor.execute(query, parameters)
         return cursor.rowcount
+
+
+def one_row(
+    connection: duckdb.DuckDBPyConnection,
+    query: str,
+    parameters: Sequence[Any] | Mapping[str, Any] | None = None,
+) -> tuple[Any, ...]:
+    """The row of a query that has exactly one, such as an aggregate."""
+    row = connection.execute(query, parameters).fetchone()
+    assert row is not None
+    return row

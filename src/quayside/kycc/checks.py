@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from quayside.foundation.statements import one_row
 from quayside.kycc.bands import BANDS, SCORE_MAX, SCORE_MIN
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def counts(con: duckdb.DuckDBPyConnection, batch_id: str) -> Findings:
         ("relationships", "relationship_id"),
     ):
         # An exact distinct count of a hundred million ids costs gigabytes; a 64-bit hash of each is as telling.
-        rows, keys = _row(
+        rows, keys = one_row(
             con,
             f"SELECT count(*), count(DISTINCT hash({key})) FROM kycc.{table} WHERE batch_id = ?",  # noqa: S608
             [batch_id],
@@ -59,7 +60,7 @@ def counts(con: duckdb.DuckDBPyConnection, batch_id: str) -> Findings:
         ("relationships", "from_party_id"),
         ("relationships", "to_party_id"),
     ):
-        (dangling,) = _row(
+        (dangling,) = one_row(
             con,
             f"SELECT count(*) FROM kycc.{table} t WHERE batch_id = $batch AND NOT EXISTS "  # noqa: S608
             f"(FROM kycc.parties p WHERE p.batch_id = $batch AND p.party_id = t.{column})",
@@ -91,7 +92,7 @@ def scores(
     """Every party with features has one score, on the scale and in its band, and PostgreSQL shows the same scores."""
     found = Findings()
     floors = " ".join(f"WHEN total_score >= {floor} THEN '{band}'" for band, floor in BANDS)
-    rows, parties, off_scale, wrong_band, total = _row(
+    rows, parties, off_scale, wrong_band, total = one_row(
         con,
         f"""
         SELECT count(*), count(DISTINCT party_id), count(*) FILTER (total_score NOT BETWEEN {SCORE_MIN} AND {SCORE_MAX}),
@@ -100,7 +101,7 @@ def scores(
         """,  # noqa: S608 - constants of the band table
         [batch_id, version],
     )
-    (expected,) = _row(
+    (expected,) = one_row(
         con,
         "SELECT count(*) FROM kycc.features f SEMI JOIN (SELECT batch_id, as_of FROM kycc.stages "
         "WHERE stage = 'scores' AND scorecard_version = $version) USING (batch_id, as_of) WHERE f.batch_id = $batch",
@@ -124,9 +125,3 @@ def scores(
         mirrored == (rows, total), "PostgreSQL does not show the scores of the lake; run scoring_job again."
     )
     return found
-
-
-def _row(con: duckdb.DuckDBPyConnection, sql: str, values: object) -> tuple[Any, ...]:
-    row = con.execute(sql, values).fetchone()
-    assert row is not None
-    return row

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from quayside.foundation.errors import NotFoundError
+from quayside.foundation.statements import one_row
 from quayside.kycc.tables import SCORE_HISTORY, SCORES
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def write_scores(
         WHERE n.party_id IS NULL OR ({content}) IS DISTINCT FROM ({content.replace("o.", "n.")})
     """  # noqa: S608 - fixed column names
     con.execute(f"CREATE OR REPLACE TEMP TABLE replaced_scores AS {replaced}")
-    changed, removed = _one(
+    changed, removed = one_row(
         con, "SELECT count(*) FILTER (NOT gone), count(*) FILTER (gone) FROM replaced_scores"
     )
     if changed or removed:
@@ -135,7 +136,7 @@ def write_scores(
         """,  # noqa: S608 - fixed names
         {**keys, "now": now},
     ).fetchone()
-    fingerprint, rows = _one(
+    fingerprint, rows = one_row(
         con,
         f"SELECT lower(to_hex(bit_xor(hash({', '.join(CONTENT)})))) || '-' || count(*), count(*) FROM new_scores",  # noqa: S608
     )
@@ -243,7 +244,7 @@ def summarise(con: duckdb.DuckDBPyConnection, batch_id: str, version: str) -> Sc
 
     where = "FROM kycc.scores WHERE batch_id = ? AND scorecard_version = ?"
     keys = [batch_id, version]
-    parties, mean, lowest, highest = _one(
+    parties, mean, lowest, highest = one_row(
         con,
         f"SELECT count(*), avg(total_score), min(total_score), max(total_score) {where}",
         keys,
@@ -267,9 +268,3 @@ def summarise(con: duckdb.DuckDBPyConnection, batch_id: str, version: str) -> Sc
         {decision: grouped["decision"].get(decision, 0) for decision in dict.fromkeys(DECISIONS.values())},
         histogram,
     )
-
-
-def _one(con: duckdb.DuckDBPyConnection, sql: str, values: list[Any] | None = None) -> tuple[Any, ...]:
-    row = con.execute(sql, values).fetchone()
-    assert row is not None
-    return row

@@ -7,6 +7,7 @@ import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 
 from quayside.foundation.dagster.storage import files_folder
+from quayside.foundation.processes import private_folder
 from quayside.foundation.settings import Settings, project_root
 
 
@@ -14,7 +15,7 @@ from quayside.foundation.settings import Settings, project_root
 def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
     """The instance that the project's ``dagster.yaml`` describes: what plain ``dagster …`` commands there use."""
     folder = files_folder(settings)
-    folder.mkdir(parents=True, exist_ok=True)
+    private_folder(folder)
     with dg.DagsterInstance.from_ref(
         InstanceRef.from_dir(str(folder), config_dir=str(project_root()))
     ) as instance:

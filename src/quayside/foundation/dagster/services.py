@@ -24,7 +24,7 @@ from typing import Any, Final
 import yaml
 
 from quayside.foundation.errors import ServiceUnavailableError, SettingsError
-from quayside.foundation.processes import end_processes, wait_until
+from quayside.foundation.processes import end_processes, private_folder, wait_until
 from quayside.foundation.settings import Settings, project_root
 
 TOKEN: Final = "QUAYSIDE_UP_TOKEN"  # noqa: S105 - a name
@@ -103,7 +103,7 @@ class Services:
 
     def _spawn(self, name: str, command: list[str]) -> Service:
         log = self.settings.home / "logs" / f"{name}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(log.parent)
         if log.exists() and log.stat().st_size > LOG_LIMIT_BYTES:
             log.replace(log.with_suffix(".log.1"))
         if command[0] != "dagster":
@@ -219,7 +219,7 @@ def prepare_dagster_home(settings: Settings) -> str | None:
         raise SettingsError(f"There is no {shipped}; run this in a checkout of Quayside.")
     used = home / "dagster.yaml"
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        private_folder(home)
         if used.is_symlink() and used.resolve() != shipped.resolve() and not used.exists():
             used.unlink()  # ours of a checkout that is gone or was moved
         if not used.is_symlink() and not used.exists():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from quayside.foundation.errors import SettingsError
 from quayside.foundation.lake.sql import literal
+from quayside.foundation.processes import private_folder
 
 if TYPE_CHECKING:
     import duckdb
@@ -56,7 +57,7 @@ def _link(wheel_file: Path, link: Path) -> None:
     # so that of many processes starting at once each finds a whole link.
     if link.exists():
         return
-    link.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(link.parent)
     new = link.with_name(f".{link.name}.{uuid.uuid4().hex}")
     new.symlink_to(wheel_file)
     new.replace(link)

@@ -19,6 +19,7 @@ from quayside.foundation.lake.extensions import LAKE_EXTENSIONS, load_extensions
 from quayside.foundation.lake.sql import identifier, literal, reason
 from quayside.foundation.objects import S3Access
 from quayside.foundation.postgres import advisory_lock, database_url
+from quayside.foundation.processes import private_folder
 from quayside.foundation.settings import Settings
 
 #: Name of the attached lake in every connection, and of its schema in PostgreSQL.
@@ -141,7 +142,7 @@ def _attach_lake(con: duckdb.DuckDBPyConnection, settings: Settings, read_only: 
 
 def _create_catalog(con: duckdb.DuckDBPyConnection, settings: Settings, target: PostgresTarget) -> None:
     if not settings.lake_data_path.startswith("s3://"):
-        Path(settings.lake_data_path).mkdir(parents=True, exist_ok=True)
+        private_folder(Path(settings.lake_data_path))
     # DuckLake's own CREATE SCHEMA and CREATE TABLE collide when several processes meet an empty database.
     with advisory_lock(settings, "quayside.lake.create"):
         con.execute(_attach_sql(settings, target, "CREATE_IF_NOT_EXISTS true"))
@@ -195,7 +196,7 @@ def _s3_secret(settings: Settings) -> dict[str, str]:
 def _temp_directory(parent: Path) -> Path:
     # DuckDB makes this folder when it first spills and removes it on close. What killed processes left is removed here.
     host = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())
-    parent.mkdir(parents=True, exist_ok=True)
+    private_folder(parent)
     for left in parent.glob(f"{host}-*"):
         owner = left.name.removeprefix(f"{host}-").partition("-")[0]
         if owner.isdigit() and not _is_running(int(owner)):

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from quayside.foundation.plots import Axis, Dots, Line, Mark, as_markdown, bars, chart, histogram
+from quayside.foundation.plots import Axis, Line, Mark, as_markdown, bars, chart, histogram
+from quayside.kycc.charts import calibration_chart, roc_chart
 
 if TYPE_CHECKING:
     from quayside.kycc.features import Extraction
@@ -100,7 +101,9 @@ def measured(named: Mapping[str, Metrics]) -> dg.TableMetadataValue:
 def ranking_plots(named: Mapping[str, Metrics]) -> dg.MarkdownMetadataValue:
     """ROC of all, then KS and calibration of the first."""
     (name, first), *_ = named.items()
-    return dg.MetadataValue.md(as_markdown(_roc(named), _ks(name, first), _calibration(name, first)))
+    return dg.MetadataValue.md(
+        as_markdown(roc_chart(named), _ks(name, first), calibration_chart(first, f"Calibration of {name}"))
+    )
 
 
 def weights(comparison: Sequence[BinComparison]) -> dg.TableMetadataValue:
@@ -119,13 +122,6 @@ def weights(comparison: Sequence[BinComparison]) -> dg.TableMetadataValue:
     )
 
 
-def _roc(named: Mapping[str, Metrics]) -> str:
-    lines = [Line(f"{name}, AUC {m.auc:.3f}", m.roc, i) for i, (name, m) in enumerate(named.items())]
-    chance = Line("", [(0, 0), (1, 1)], 2, dashed=True)
-    axes = Axis("goods refused", 0, 1, ".0%"), Axis("bads caught", 0, 1, ".0%")
-    return chart([chance, *lines], *axes, "ROC curve")
-
-
 def _ks(name: str, m: Metrics) -> str:
     """Shares of both classes refused, against the share of all parties refused, riskiest first."""
     share = m.bads / m.rows
@@ -138,17 +134,6 @@ def _ks(name: str, m: Metrics) -> str:
     ]
     axes = Axis("parties refused, riskiest first", 0, 1, ".0%"), Axis("share of the class", 0, 1, ".0%")
     return chart(shapes, *axes, f"KS of {name}")
-
-
-def _calibration(name: str, m: Metrics) -> str:
-    most = min(1.0, 1.05 * max(max(g.predicted, g.high) for g in m.calibration))
-    dots = [(g.predicted, g.observed, g.low, g.high) for g in m.calibration]
-    shapes = [
-        Line("predicted = observed", [(0, 0), (most, most)], 2, dashed=True),
-        Dots("observed, 95 % interval", dots, 0),
-    ]
-    axes = Axis("predicted default rate", 0, most, ".0%"), Axis("observed default rate", 0, most, ".0%")
-    return chart(shapes, *axes, f"Calibration of {name}")
 
 
 def _short(value: float | None) -> float | None:

@@ -62,8 +62,10 @@ def _write(service: ScoringService, name: str, page: str) -> Path:
     """A page appears whole or not at all."""
     import os
 
+    from quayside.foundation.processes import private_folder
+
     path = service.settings.home / "reports" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(path.parent)
     new = path.with_name(f".{path.name}.{os.getpid()}")
     new.write_text(page, "utf-8")
     return new.replace(path)

@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol, TypeVar
 import duckdb
 
 from quayside.foundation.lake.sql import literal
+from quayside.foundation.statements import one_row
 from quayside.kycc import tables
 from quayside.kycc.ingest.query import TableQuery
 from quayside.kycc.ingest.result import IngestResult
@@ -106,7 +107,7 @@ def find_differences(
             CREATE OR REPLACE TEMP TABLE gone_{table} AS
             SELECT l.{key} AS key FROM {stored} l ANTI JOIN ({used(query, query.values())}) n ON n.{key} = l.{key}
         """)
-        changed, total, missing = _row(
+        changed, total, missing = one_row(
             con,
             f"SELECT (SELECT count(*) FROM new_{table} WHERE known), (SELECT count(*) FROM new_{table}), (SELECT count(*) FROM gone_{table})",
         )
@@ -197,9 +198,3 @@ def record_quarantine(
                    detail, row::JSON
             FROM bad JOIN keys USING (position) JOIN raw USING (position)
         """)
-
-
-def _row(con: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
-    row = con.execute(sql).fetchone()
-    assert row is not None
-    return row

@@ -17,6 +17,7 @@ import duckdb
 import numpy as np
 
 from quayside.foundation.lake.sql import literal
+from quayside.foundation.statements import one_row
 from quayside.kycc.ingest.query import TableQuery
 from quayside.kycc.tables import SCHEMA
 
@@ -80,7 +81,7 @@ def validate(con: duckdb.DuckDBPyConnection, query: TableQuery, *, with_stored: 
     sentences = [
         f"{table.capitalize()}: {note.what} ({rows(n)})." for note, n in zip(notes, noted, strict=True) if n
     ]
-    folded, quarantined = _row(
+    folded, quarantined = one_row(
         con,
         f"SELECT count(*) FILTER (WHERE reason IS NULL), count(DISTINCT position) FILTER (WHERE reason IS NOT NULL) FROM bad_{table}",
     )
@@ -106,7 +107,7 @@ def used(query: TableQuery, sql: str) -> str:
 
 def shared_tax_ids(con: duckdb.DuckDBPyConnection, query: TableQuery) -> int:
     """Number of parties that have their tax id in common with another; they stay parties of their own."""
-    (count,) = _row(
+    (count,) = one_row(
         con,
         f"SELECT coalesce(sum(n), 0)::BIGINT FROM (SELECT count(*) AS n FROM ({used(query, query.values())}) "
         "WHERE trim(tax_id) <> '' GROUP BY trim(tax_id) HAVING n > 1)",
@@ -175,9 +176,3 @@ def _judge_duplicates(con: duckdb.DuckDBPyConnection, query: TableQuery) -> None
 
 def _packed(columns: str) -> str:
     return ", ".join(f"{name} := {name}" for name in columns.split(", "))
-
-
-def _row(con: duckdb.DuckDBPyConnection, sql: str) -> tuple:
-    row = con.execute(sql).fetchone()
-    assert row is not None
-    return row

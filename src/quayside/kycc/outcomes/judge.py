@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from quayside.foundation.lake.sql import literal
+from quayside.foundation.statements import one_row
 from quayside.kycc.ingest.decode import Check
 from quayside.kycc.ingest.query import TableQuery
 from quayside.kycc.ingest.validate import rows
@@ -79,12 +80,3 @@ def judge(
         result.warnings.append(
             f"Outcomes: quarantined {result.rows_quarantined:,} of {rows(result.rows_read)} ({why})."
         )
-
-
-def one_row(
-    con: duckdb.DuckDBPyConnection, sql: str, values: dict[str, Any] | None = None
-) -> tuple[Any, ...]:
-    """The single row of a query."""
-    row = con.execute(sql, values).fetchone()
-    assert row is not None
-    return row

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from quayside.foundation.errors import InputError, NotFoundError, UsageError
+from quayside.foundation.statements import one_row
 from quayside.kycc import tables
 from quayside.kycc.ingest import IngestResult, batch_ids, load
 from quayside.kycc.ingest.lake_reader import SCHEME
 from quayside.kycc.ingest.query import TableQuery
 from quayside.kycc.ingest.source import open_file
 from quayside.kycc.ingest.validate import rows
-from quayside.kycc.outcomes.judge import judge, one_row
+from quayside.kycc.outcomes.judge import judge
 from quayside.kycc.outcomes.reader import CONTRACT_OF_OUTCOMES, OutcomeFile, lake_outcomes, read_outcomes
 from quayside.kycc.outcomes.result import OutcomeResult
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from quayside.foundation.plots import Area, Axis, Dots, Line, Mark, chart
+from quayside.foundation.plots import Area, Axis, Line, Mark, chart
 from quayside.kycc.bands import BANDS, SCORE_MAX, SCORE_MIN
+from quayside.kycc.charts import calibration_chart, roc_chart
 from quayside.kycc.report.html import (
     Html,
     chip,
@@ -142,6 +143,7 @@ def _gates(gates: tuple[Gate, ...]) -> Html:
 def _ranking(proposed: Ranked, active: Ranked | None, model: Metrics | None) -> Html:
     cards = [card for card in (proposed, active) if card is not None]
     most = max(_shares(side).max() for card in cards for side in (card.scores.goods, card.scores.bads))
+    curves = {card.name: card.metrics for card in cards} | ({} if model is None else {"model": model})
     heights = Axis("share of the class", 0, float(most) * 1.08, ".0%")
     return section(
         "How it ranks",
@@ -154,7 +156,7 @@ def _ranking(proposed: Ranked, active: Ranked | None, model: Metrics | None) -> 
                 for card in cards
             ),
             figure(
-                _roc(cards, model),
+                roc_chart(curves),
                 "ROC: share of bads caught against share of goods refused, as the cut-off rises. The diagonal is chance.",
             ),
             figure(
@@ -179,18 +181,6 @@ def _shares(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     return merged / max(int(merged.sum()), 1)
 
 
-def _roc(cards: list[Ranked], model: Metrics | None) -> str:
-    lines = [
-        Line(f"{card.name}, AUC {card.metrics.auc:.3f}", card.metrics.roc, colour)
-        for colour, card in enumerate(cards)
-    ]
-    if model is not None:
-        lines.append(Line(f"model, AUC {model.auc:.3f}", model.roc, 2))
-    chance = Line("", [(0, 0), (1, 1)], 2, dashed=True)
-    axes = Axis("goods refused", 0, 1, ".0%"), Axis("bads caught", 0, 1, ".0%")
-    return chart([chance, *lines[::-1]], *axes, "ROC curve")
-
-
 def _ks(card: Ranked) -> str:
     goods, bads = (
         np.cumsum(side) / max(int(side.sum()), 1) for side in (card.scores.goods, card.scores.bads)
@@ -212,16 +202,6 @@ def _ks(card: Ranked) -> str:
 
 def _calibration(card: Ranked) -> Html:
     groups = card.metrics.calibration
-    most = min(1.0, max(max(group.predicted, group.high) for group in groups) * 1.05)
-    dots = Dots(
-        "observed, 95 % interval", [(g.predicted, g.observed, g.low, g.high) for g in groups], colour=0
-    )
-    plot = chart(
-        [Line("predicted = observed", [(0, 0), (most, most)], 2, dashed=True), dots],
-        Axis("predicted default rate", 0, most, ".0%"),
-        Axis("observed default rate", 0, most, ".0%"),
-        "Calibration",
-    )
     outside = sum(not g.low <= g.predicted <= g.high for g in groups)
     rows = [
         [
@@ -236,7 +216,7 @@ def _calibration(card: Ranked) -> Html:
         "Calibration",
         figures(
             figure(
-                plot,
+                calibration_chart(card.metrics),
                 f"In {len(groups) - outside} of {len(groups)} groups the prediction lies within the interval of what was observed.",
             ),
             table(["predicted", "observed", "95 % interval", "parties"], rows, text=0),

@@ -22,7 +22,8 @@ def writing(folder: Path, graph_id: str, wait_seconds: float) -> Iterator[None]:
         GraphBusyError: somebody else held it for longer than `wait_seconds`.
     """
     locks = folder / ".locks"
-    locks.mkdir(parents=True, exist_ok=True)
+    processes.private_folder(folder)
+    locks.mkdir(exist_ok=True)
     path = locks / f"{graph_id}.lock"
     held: list[int] = []
 
