@@ -60,7 +60,7 @@ with dg.DagsterInstance.get() as instance, WorkspaceProcessContext(
         asset_graph=repository.asset_graph,
     )
     instance.launch_run(run.run_id, workspace)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not instance.get_run_by_id(run.run_id).is_finished and time.monotonic() < deadline:
         time.sleep(0.05)
     instance.run_launcher.join()
