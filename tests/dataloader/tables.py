@@ -28,6 +28,7 @@ class MemoryTable:
     con: duckdb.DuckDBPyConnection
     of: str
     key: Sequence[str] = ("id",)
+    one_stream: bool = False
     now: datetime = NOW
     local_now: datetime | None = None
     snapshot: bool = True
@@ -64,9 +65,6 @@ class MemoryTable:
         self.reads.append((where, columns))
         chosen = "*" if columns is None else ", ".join(map(identifier, columns))
         return f"(SELECT {chosen} FROM {self.of}{self._where(where)})"
-
-    def portions(self, rows: int) -> Sequence[str]:
-        return [self.relation()]
 
     def explain(self, error: Exception) -> QuaysideError | None:
         return None

@@ -1,11 +1,11 @@
-"""PostgreSQL: one snapshot on all threads, the index for a narrow window, views, queries that cannot write, errors."""
+"""PostgreSQL: one snapshot on all threads, the index for a window, views, queries that cannot write, errors."""
 
 from __future__ import annotations
 
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,7 +16,7 @@ from tests.dataloader.servers import PASSWORD, SourceServer
 
 from quayside.dataloader.errors import SourceRefusedError, SourceUnavailableError
 from quayside.dataloader.sources import postgresql
-from quayside.dataloader.sources.source import Comparison
+from quayside.dataloader.sources.source import Comparison, Divisible, Portions, SourceTable
 from quayside.foundation.errors import InputError, QuaysideError
 
 pytestmark = pytest.mark.integration
@@ -57,6 +57,22 @@ def ids(con: duckdb.DuckDBPyConnection, relation: str) -> list[int]:
     return [row[0] for row in con.execute(f"SELECT id FROM {relation} ORDER BY id").fetchall()]
 
 
+def portions(table: SourceTable, rows: int = 1_000_000) -> Portions | None:
+    assert isinstance(table, Divisible)
+    return table.portions(rows)
+
+
+def ids_of_portions(con: duckdb.DuckDBPyConnection, table: SourceTable) -> list[int]:
+    """Each portion read on a cursor of its own, which has joined."""
+    cut, found = portions(table), list[int]()
+    assert cut is not None
+    for portion in cut.selects:
+        with closing(con.cursor()) as cursor, transaction(cursor):
+            cut.join(cursor)
+            found += ids(cursor, portion)
+    return sorted(found)
+
+
 @pytest.fixture
 def in_parts(monkeypatch: pytest.MonkeyPatch, shared_con: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Small tables are cut too, and there are four threads to read them."""
@@ -83,12 +99,11 @@ def test_everything_belongs_to_the_moment_of_opening(
         assert (table.count(), table.bounds("id")) == (1000, (1, 1000))
         for _ in range(2):  # in another transaction too: a commit that is tried again reads the same
             with transaction(shared_con):
-                relation = table.relation()
-                assert relation.count("postgres_query") == 3  # the fourth connection is the snapshot's
-                assert ids(shared_con, relation) == list(range(1, 1001))
+                assert ids(shared_con, table.relation()) == list(range(1, 1001))
                 assert ids(shared_con, table.relation([Comparison("id", "<", 20)], ["id"])) == list(
                     range(1, 20)
                 )
+        assert ids_of_portions(shared_con, table) == list(range(1, 1001))
     with opened(numbers.request("moving")) as table:
         assert (table.count(), table.bounds("id")) == (991, (11, 1001))
 
@@ -106,10 +121,12 @@ def test_what_has_pages_is_cut_by_pages(
     parts: int,
     count: int,
 ):
-    with opened(numbers.request(table)) as source, transaction(shared_con):
-        relation = source.relation()
-        assert relation.count("ctid") >= parts
-        found = ids(shared_con, relation)
+    with opened(numbers.request(table)) as source:
+        cut = portions(source)
+        assert cut is not None
+        assert (len(cut.selects), cut.readers) == (parts, 3)  # the fourth connection is the snapshot's
+        assert all("ctid" in portion for portion in cut.selects)
+        found = ids_of_portions(shared_con, source)
         assert len(set(found)) == len(found) == count
 
 
@@ -125,12 +142,13 @@ def test_a_view_is_cut_by_its_partition_column(
     request = numbers.request(
         "numbers_view", partition_column="id", num_partitions=3, lower_bound=bounds[0], upper_bound=bounds[1]
     )
-    with opened(request) as table, transaction(shared_con):
-        relation = table.relation()
-        assert relation.count("postgres_query") == (1 if bounds == ("5", "6") else 3)
-        assert len(ids(shared_con, relation)) == 20_000
-    with opened(replace(request, partition_column="note")) as table, transaction(shared_con):
-        assert table.relation().count("postgres_query") == 1
+    with opened(request) as table:
+        cut = portions(table)
+        assert cut is None if bounds == ("5", "6") else cut is not None and len(cut.selects) == 3
+        if cut is not None:
+            assert ids_of_portions(shared_con, table) == list(range(1, 20_001))
+    with opened(replace(request, partition_column="note")) as table:
+        assert portions(table) is None
 
 
 def test_nulls_of_the_partition_column_are_read_once(
@@ -138,29 +156,32 @@ def test_nulls_of_the_partition_column_are_read_once(
 ):
     query = "SELECT CASE WHEN id % 3 = 0 THEN NULL ELSE id END AS part, id FROM numbers WHERE id > 0"
     request = numbers.request(query=query, partition_column="part", num_partitions=3)
-    with opened(request) as table, transaction(shared_con):
-        assert ids(shared_con, table.relation()) == list(range(1, 20_001))
+    with opened(request) as table:
+        assert ids_of_portions(shared_con, table) == list(range(1, 20_001))
 
 
-def test_a_narrow_window_is_left_to_the_index_and_a_wide_one_is_cut(
+def test_portions_are_as_large_as_asked_for(
+    numbers: SourceServer, opened: Any, monkeypatch: pytest.MonkeyPatch
+):
+    with opened(numbers.request("numbers")) as table:
+        assert portions(table) is None
+        cut = portions(table, 4_000)
+        assert cut is not None
+        assert (len(cut.selects), cut.readers) == (5, 1)
+        monkeypatch.setattr(postgresql, "PORTION_PAGES", 100)  # for long rows
+        cut = portions(table)
+        assert cut is not None
+        assert len(cut.selects) == 3
+
+
+def test_a_window_is_left_to_the_index(
     numbers: SourceServer, opened: Any, shared_con: duckdb.DuckDBPyConnection, in_parts: None
 ):
     with opened(numbers.request("numbers")) as table, transaction(shared_con):
         late = [Comparison("at", ">", datetime(2024, 1, 14, 21, 0))]
-        narrow = table.relation(late)
-        assert (narrow.count("postgres_query"), "ctid" in narrow) == (1, False)
-        assert len(ids(shared_con, narrow)) == table.count(late) == 20
-        wide = table.relation([Comparison("at", ">", datetime(2024, 1, 1))])
-        assert wide.count("ctid") >= 3
-        assert len(ids(shared_con, wide)) == 20_000
-
-
-def test_outside_of_a_transaction_it_is_one_stream(
-    numbers: SourceServer, opened: Any, shared_con: duckdb.DuckDBPyConnection, in_parts: None
-):
-    with opened(numbers.request("numbers")) as table:
-        assert table.relation().count("postgres_query") == 1
-        assert len(ids(shared_con, table.relation())) == 20_000
+        assert "ctid" not in table.relation(late)
+        assert len(ids(shared_con, table.relation(late))) == table.count(late) == 20
+        assert len(ids(shared_con, table.relation([Comparison("at", ">", datetime(2024, 1, 1))]))) == 20_000
 
 
 def test_it_says_what_it_is(numbers: SourceServer, opened: Any):

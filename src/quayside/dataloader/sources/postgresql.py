@@ -79,12 +79,12 @@ def open_many(
     scanner.load(con, "postgres_scanner")
     with ExitStack() as stack:
         session = stack.enter_context(Session.open(request, fields))
-        readers = _readers(stack, con, session, 1)
+        reader = _reader(stack, con, session)
 
         def table(request: LoadRequest) -> PostgresTable | None:
             found = session.of(request)
             small = found.table.has_pages and found.table.pages < PARALLEL_PAGES
-            return PostgresTable(con, request, found, readers) if small else None
+            return PostgresTable(con, request, found, reader) if small else None
 
         yield table
 
