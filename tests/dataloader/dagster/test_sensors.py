@@ -187,7 +187,7 @@ def test_reconcile_closes_what_was_left_behind(control: Control, instance: dg.Da
         control.age(ids[name], 4)
     for name in ("over", "never_began", "young"):
         run = runs[name]
-        ended = datetime.now(UTC).timestamp() - (5 if name == "young" else 100)
+        ended = datetime.now(UTC).timestamp() - (-600 if name == "young" else 100)
         instance.report_run_failed(run) if name == "never_began" else instance.run_storage.handle_run_event(
             run.run_id, _ended(run), datetime.fromtimestamp(ended, UTC)
         )

@@ -155,7 +155,7 @@ def test_a_table_arrives_as_it_is(
         assert rows(table) == sorted(tuple(row.values()) for row in rows_of(0, 200).to_pylist())
         assert rows(table, (), ["never", "id"])[:2] == [(None, 0), (None, 1)]
         assert (table.count(), table.bounds("id"), table.bounds("never")) == (200, (0, 199), (None, None))
-        assert abs((datetime.now(UTC) - table.clock()).total_seconds()) < 60
+        assert abs((datetime.now(UTC) - table.clock()).total_seconds()) < 600
 
 
 def test_predicates_are_pushed_and_exact(
