@@ -52,7 +52,6 @@ from tests.robosystems.books import BOOKS, GB, START, FixedSizes, snapshots, sub
 
 GRAPHS = 12
 CONSUMERS, TOLD = 4, 400
-work.CHUNK = 6  # accounts of one transaction: jobs get several, and kills fall between them
 FEBRUARY = datetime(2026, 2, 1, tzinfo=UTC)
 MARCH = datetime(2026, 3, 1, tzinfo=UTC)
 SIZES = FixedSizes({f"g{number}": (8 + 3 * number) * GB for number in range(1, GRAPHS)})  # g0 does not answer
@@ -173,7 +172,8 @@ def jobs(folder: Path) -> list[tuple[str, Callable[[psycopg.Connection[Any]], ob
 
 
 def run_jobs(settings: Settings, folder: Path) -> None:
-    """All jobs, one after the other, as one process would run them."""
+    """All jobs, one after the other, as one process would run them; each in several transactions, between which kills fall."""
+    work.CHUNK = GRAPHS // 2
     with connect(settings, autocommit=True) as con:
         for name, job in jobs(folder):
             cell.enter(name)
