@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.robosystems.books import subscribe
 
 from quayside.cli.main import run
 from quayside.foundation.postgres import connect
 from quayside.foundation.settings import Settings
+from quayside.robosystems.ledger import Ledger
 
 pytestmark = pytest.mark.integration
 
@@ -77,19 +80,60 @@ def test_billing_reports_and_health(credits: Any, settings: Settings):
     assert credits("health")[0] == 1
 
 
-@pytest.mark.parametrize(
-    ("command", "said"),
-    [
+def test_an_invoice_of_a_month_with_plan_and_debt(credits: Any, settings: Settings):
+    with connect(settings, autocommit=True) as con:
+        subscribe(con, "g", "large", at=datetime(2026, 1, 21, tzinfo=UTC), may_overdraw=True)
+        con.execute("UPDATE robosystems.subscriptions SET fees_from = '2026-01-01'")
+        Ledger(con).consume("g", 1000, key="debt", at=datetime(2026, 1, 25, tzinfo=UTC))
+    _, out, _ = credits("bill", "invoices", "--month", "2026-01", "--dry-run", "--json")
+    assert (json.loads(out)["fee_cents"], json.loads(out)["overage_cents"]) == (10645, 500)
+    credits("bill", "invoices", "--month", "2026-01")
+    (number,) = (each["number"] for each in json.loads(credits("invoices", "--json")[1]))
+    _, out, _ = credits("invoice", number)
+    assert f"Invoice {number} to acme is open, due on" in out
+    assert "Plan large of g, 11 of 31 days" in out
+    assert "111.45" in out.splitlines()[-1]
+    assert len(json.loads(credits("invoice", number, "--json")[1])["lines"]) == 2
+    assert "uncollectible" in credits("write-off", number)[1]
+    assert "paid" in credits("pay", number, "--reference", "wire 7")[1]
+
+
+def test_mistakes_are_one_sentence(credits: Any, tmp_path: Path):
+    long = "x" * 300
+    for command, said in (
         (("balance", "ghost"), "has no credit account"),
+        (("balance", long), "(300 characters) has no credit account"),
+        (("open", long), "1 to 200 characters"),
+        (("open", " "), "no space at either end"),
         (("grant", "g", "1.5x"), "is not a number of credits"),
+        (("grant", "g", "1", "--key", ""), "A key has 1 to 200"),
+        (("grant", "g", "1", "--expires", "never"), "is not a moment"),
+        (("adjust", "g", "--change", "1", "--reason", ""), "The reason has"),
         (("bill", "storage", "--day", "tomorrow"), "is not a day"),
+        (("bill", "storage", "--day", "9999-12-31"), "outside the years 2000 to 2999"),
+        (("bill", "invoices", "--month", "0001-01"), "outside the years 2000 to 2999"),
         (("statement", "g", "--month", "2026-01", "--since", "2026-01-01"), "not both"),
+        (("statement", "g", "--since", "2026-02-01", "--until", "2026-01-01"), "cannot end at"),
+        (("gaps", "--day", "2026-01-02", "--until", "2026-01-01"), "before it begins"),
         (("price", "foo", "1"), "is no price"),
+        (("price", "event.a", "1e30"), "below 10^15"),
+        (("assign", long, "g"), "subject of usage events"),
         (("void", "2026-000001", "--reason", "x"), "no invoice"),
-    ],
-)
-def test_mistakes_are_one_sentence(credits: Any, command: tuple[str, ...], said: str):
-    code, _, err = credits(*command)
-    assert code > 0
-    assert said in err
-    assert len(err.strip().splitlines()) == 1
+        (("void", "2026-000001", "--reason", ""), "The reason has"),
+        (("pay", "2026-000001", "--reference", ""), "What paid an invoice"),
+        (("invoices", "--state", "odd"), "no state of an invoice"),
+        (("provision", "list", "--state", "odd"), "no state of a subscription"),
+        (("provision", "customer", "c", "--name", ""), "The name of a customer"),
+        (("provision", "order", "c", "standard", "--fees", "maybe"), "invoiced or elsewhere"),
+        (("provision", "order", "c", "starter", "--user", "u"), "needs --repository and --user"),
+        (("provision", "order", "c", "standard", "--id", long), "The id of a subscription"),
+    ):
+        code, _, err = credits(*command)
+        assert code > 0, command
+        assert said in err, (command, err)
+        assert len(err.strip().splitlines()) == 1, command
+    assert credits("open", "g")[0] == 0
+    code, _, err = credits("statement", "g", "--out", str(tmp_path / "none" / "s.csv"))
+    assert (code, "cannot be written: No such file" in err) == (2, True)
+    code, _, err = credits("grant", "g", "1", "--expires", "2999-12-31T23:59-14:00")
+    assert code == 0, err

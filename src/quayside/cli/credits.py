@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -45,17 +45,7 @@ Key = Annotated[
 
 @contextmanager
 def _books() -> Iterator[psycopg.Connection[Any]]:
-    from quayside.foundation.logs import configure
-    from quayside.foundation.migrations import SCHEMA as FOUNDATION
-    from quayside.foundation.postgres import connect, ensure_schema
-    from quayside.foundation.settings import load_settings
-    from quayside.robosystems.schema import SCHEMA
-
-    settings = load_settings()
-    configure(settings.log_format)
-    for schema in (FOUNDATION, SCHEMA):
-        ensure_schema(settings, schema)
-    with connect(settings, autocommit=True) as con:
+    with provision.open_database() as (_, con):
         yield con
 
 
@@ -70,7 +60,9 @@ def _ledger() -> Iterator[Ledger]:
 def _key(key: str | None) -> str:
     import secrets
 
-    return key or f"cli:{secrets.token_hex(8)}"
+    from quayside.robosystems.names import named
+
+    return f"cli:{secrets.token_hex(8)}" if key is None else named(key, "A key")
 
 
 def _show(result: Any, as_json: bool) -> None:
@@ -90,13 +82,9 @@ def _usd(cents: int) -> Decimal:
 
 
 def _moment(text: str) -> datetime:
-    from quayside.foundation.errors import UsageError
+    from quayside.robosystems.periods import parse_moment
 
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise UsageError(f"{text!r} is no moment: write YYYY-MM-DD or YYYY-MM-DDTHH:MM, UTC.") from None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    return parse_moment(text)
 
 
 @app.command("open")
@@ -169,7 +157,11 @@ def statement(
     with _books() as con:
         found = make(con, graph, begin, end)
     if out is not None:
-        out.write_bytes(render(found, formats[out.suffix]))  # pyright: ignore[reportArgumentType] - one of the three
+        content = render(found, formats[out.suffix])  # pyright: ignore[reportArgumentType] - one of the three
+        try:
+            out.write_bytes(content)
+        except OSError as error:
+            raise UsageError(f"{out} cannot be written: {error.strerror}.") from None
         typer.echo(f"{out}: {len(found.lines)} lines.")
     elif as_json:
         console.show_json(
@@ -230,6 +222,9 @@ def adjust(
     as_json: Json = False,
 ) -> None:
     """Correct an account by hand."""
+    from quayside.robosystems.names import named
+
+    named(reason, "The reason")
     with _ledger() as ledger:
         _show(ledger.adjust(graph, change, key=_key(key), reason=reason), as_json)
 
@@ -255,7 +250,9 @@ def void(
 ) -> None:
     """Undo a transfer by the opposite one, or void an invoice and what it cleared."""
     from quayside.robosystems.billing import void_invoice
+    from quayside.robosystems.names import named
 
+    named(reason, "The reason")
     with _ledger() as ledger:
         if number.isdigit():
             _show(ledger.void(int(number), reason=reason), as_json)
@@ -273,7 +270,7 @@ def refund(
 ) -> None:
     """Give consumed credits back."""
     with _ledger() as ledger:
-        _show(ledger.refund(number, amount, key=key, reason=reason), as_json)
+        _show(ledger.refund(number, amount, key=None if key is None else _key(key), reason=reason), as_json)
 
 
 @bill_app.command("storage")
@@ -393,11 +390,12 @@ def price(
     """Set a price from a moment on. What was billed before stays."""
     from quayside.foundation.errors import UsageError
     from quayside.robosystems import plans
+    from quayside.robosystems.names import shown
 
     try:
         exact = Decimal(value)
     except ArithmeticError:
-        raise UsageError(f"{value!r} is not a number.") from None
+        raise UsageError(f"{shown(value)} is not a number.") from None
     with _books() as con:
         plans.set_price(con, code, exact, _moment(since) if since else None)
     typer.echo(f"{code} is {exact:f} from {since or 'now'} on.")

@@ -67,7 +67,9 @@ def revoke(key_id: Annotated[str, typer.Argument(help="Id of the key, as `list` 
 
 @app.command()
 def cleanup(
-    grace_days: Annotated[int, typer.Option(min=0, help="How long an inactive key is kept.")] = 30,
+    grace_days: Annotated[
+        int, typer.Option(min=0, max=36_500, help="How long an inactive key is kept.")
+    ] = 30,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
 ) -> None:
     """Deactivate expired keys, delete those that have long been inactive."""

@@ -32,6 +32,9 @@ Reason = Annotated[str, typer.Option(help="Kept in the history.")]
 @contextmanager
 def open_database() -> Iterator[tuple[Settings, psycopg.Connection[Any]]]:
     """The settings, and an autocommit connection to a database whose schemas are what this code needs."""
+    import psycopg
+
+    from quayside.foundation.errors import UsageError, sentence
     from quayside.foundation.logs import configure
     from quayside.foundation.migrations import SCHEMA as FOUNDATION
     from quayside.foundation.postgres import connect, ensure_schema
@@ -43,7 +46,10 @@ def open_database() -> Iterator[tuple[Settings, psycopg.Connection[Any]]]:
     for schema in (FOUNDATION, SCHEMA):
         ensure_schema(settings, schema)
     with connect(settings, autocommit=True) as con:
-        yield settings, con
+        try:
+            yield settings, con
+        except (psycopg.DataError, psycopg.errors.ProgramLimitExceeded) as error:
+            raise UsageError(f"The database takes no such value: {sentence(error)}.") from error
 
 
 @contextmanager
@@ -77,10 +83,15 @@ def customer(
     """Add a customer, or change name, e-mail address and terms of one."""
     from quayside.foundation import audit
     from quayside.foundation.errors import UsageError
+    from quayside.robosystems.names import named
 
     known = ("immediate", "net_15", "net_30", "net_60", "net_90")
-    if terms not in known or not customer_id:
-        raise UsageError(f"A customer needs an id, and terms that are one of {', '.join(known)}.")
+    if terms not in known:
+        raise UsageError(f"A customer needs terms that are one of {', '.join(known)}.")
+    named(customer_id, "The id of a customer")
+    named(name, "The name of a customer")
+    if email is not None:
+        named(email, "The e-mail address of a customer")
     with open_database() as (_, con), con.transaction():
         con.execute(
             "INSERT INTO robosystems.customers AS c (customer_id, name, email, payment_terms) VALUES (%s, %s, %s, %s)"
@@ -113,11 +124,14 @@ def order(
     """Order a graph, or access to a shared repository; nothing happens before it is paid."""
     from quayside.foundation.errors import UsageError
     from quayside.robosystems.graphs import SCHEMAS
+    from quayside.robosystems.names import named
 
     if kind not in SCHEMAS:
         raise UsageError(f"There is no kind of graph {kind!r}: there are {', '.join(sorted(SCHEMAS))}.")
     if (repository is None) != (user is None):
         raise UsageError("Access to a repository needs --repository and --user.")
+    if name:
+        named(name, "The name of a graph")
     request: dict[str, Any] = {"may_overdraw": overdraw}
     if repository is None:
         request |= {"name": name, "kind": kind}
@@ -218,8 +232,14 @@ def list_subscriptions(
     as_json: Json = False,
 ) -> None:
     """Subscriptions with state, plan, graph, attempts and the last error."""
-    from quayside.foundation import console
+    from typing import get_args
 
+    from quayside.foundation import console
+    from quayside.foundation.errors import UsageError
+    from quayside.robosystems.subscriptions import State
+
+    if state is not None and state not in get_args(State):
+        raise UsageError(f"{state!r} is no state of a subscription: it is {', '.join(get_args(State))}.")
     with open_database() as (_, con):
         names = (
             "subscription_id",

@@ -6,6 +6,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Final
 
 from quayside.foundation.errors import UsageError
+from quayside.robosystems.names import shown
 
 #: The smallest part of a credit that is booked.
 STEP: Final = Decimal("0.000001")
@@ -22,9 +23,9 @@ def credits_of(value: Decimal | int | str, what: str = "amount") -> Decimal:
     try:
         amount = Decimal(value)
     except (ArithmeticError, ValueError, TypeError):
-        raise UsageError(f"The {what} {value!r} is not a number of credits.") from None
+        raise UsageError(f"The {what} {shown(str(value))} is not a number of credits.") from None
     if not amount.is_finite() or not 0 < amount <= LARGEST:
-        raise UsageError(f"The {what} has to be above 0 and below 10^18 credits, not {value}.")
+        raise UsageError(f"The {what} has to be above 0 and below 10^18 credits, not {str(value)[:40]}.")
     exact = amount.quantize(STEP)
     if exact != amount:
         raise UsageError(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from quayside.foundation import audit
 from quayside.foundation.errors import ConflictError, NotFoundError, UsageError
 from quayside.robosystems.ledger.posting import unit
+from quayside.robosystems.names import named, shown
 from quayside.robosystems.periods import in_utc, utc_now
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 OVERAGE_CREDIT_USD: Final = "overage.credit_usd"
 STORAGE_GB_DAY: Final = "storage.gb_day"
+_DEAREST: Final = Decimal(10) ** 15
 
 #: Versions of plans and prices as ranges of time, for statements to join.
 PLAN_RANGES: Final = """(
@@ -137,8 +139,11 @@ def set_price(
         raise UsageError(
             f"{code!r} is no price: it is {OVERAGE_CREDIT_USD}, {STORAGE_GB_DAY} or event.<kind of usage event>."
         )
-    if not value.is_finite() or value < 0 or value != round(value, 9):
-        raise UsageError(f"The price {value} of {code} has to be 0 or more, with nine decimals at the most.")
+    named(code, "The code of a price")
+    if not value.is_finite() or not 0 <= value < _DEAREST or value != round(value, 9):
+        raise UsageError(
+            f"The price of {code} has to be 0 or more and below 10^15, with nine decimals at the most, not {shown(str(value))}."
+        )
     if start < now and _begins_before(con, code, start):
         raise UsageError(
             f"{code} was in force at {start:%Y-%m-%d %H:%M} UTC already: a price is changed from now on, not backwards."

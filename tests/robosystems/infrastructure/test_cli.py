@@ -46,13 +46,18 @@ def test_a_subscription_from_order_to_end(quayside: Any) -> None:
     assert "s1 is pending (standard)" in quayside(
         "credits provision order acme standard --id s1 --kind entity"
     )
+    assert "another order" in quayside("credits provision order acme large --id s1", 1)
     assert "no kind of graph" in quayside("credits provision order acme standard --kind odd", 2)
     assert "only one that is provisioning" in quayside("credits provision run s1", 1)
     assert "is provisioning" in quayside("credits provision paid s1")
     assert "is active (standard, graph kg" in quayside("credits provision run s1")
     (row,) = json.loads(quayside("credits provision list --state active --json"))
     graph = row["graph_id"]
-    assert "is active (large" in quayside("credits provision plan s1 large")
+    upgraded = quayside("credits provision plan s1 large")
+    assert "is active (large" in upgraded
+    assert "The larger plan brings" in upgraded
+    assert "are paid elsewhere" in quayside("credits provision fees s1 elsewhere")
+    assert "are invoiced from" in quayside("credits provision fees s1 invoiced")
     assert "for a repository" in quayside("credits provision plan s1 starter", 2)
     for command, state in [
         ("pause", "paused"),
@@ -65,7 +70,7 @@ def test_a_subscription_from_order_to_end(quayside: Any) -> None:
     (backup,) = json.loads(quayside(f"credits provision backups {graph} --json"))
     assert backup["backup_id"] in quayside(f"credits provision restore {graph} --into kg-copy")
     assert "There is no graph" in quayside("credits provision backup kg-none", 1)
-    assert "cannot become provisioning" in quayside("credits provision retry s1", 2)
+    assert "only one that failed is tried again" in quayside("credits provision retry s1", 2)
     assert "is canceled" in quayside("credits provision cancel s1 --at 2099-01-01 --reason moved")
     assert "its graph stays" in quayside("credits provision end s1", 1)
     quayside("credits provision resume s1")
@@ -75,6 +80,19 @@ def test_a_subscription_from_order_to_end(quayside: Any) -> None:
     assert [h["to_state"] for h in history][-4:] == ["canceled", "active", "canceled", "ended"]
     assert history[-4]["reason"] == "moved"
     assert "no subscription 'nobody'" in quayside("credits provision history nobody", 1)
+
+
+def test_access_to_a_repository(quayside: Any) -> None:
+    quayside("credits provision customer house --name House")
+    assert "Repository sec was made" in quayside("credits provision repository sec --owner house")
+    quayside("credits provision order house starter --repository sec --user u1 --id r1")
+    quayside("credits provision paid r1")
+    assert "r1 is active (starter, graph sec:u1)" in quayside("credits provision run r1")
+    (row,) = json.loads(quayside("credits provision access sec --json"))
+    assert (row["user_id"], row["plan"], row["until"]) == ("u1", "starter", None)
+    quayside("credits provision cancel r1")
+    assert "r1 is ended" in quayside("credits provision end r1")
+    assert json.loads(quayside("credits provision access sec --json")) == []
 
 
 def test_keys(quayside: Any) -> None:

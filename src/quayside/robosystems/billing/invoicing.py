@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from quayside.foundation import audit
-from quayside.foundation.errors import NotFoundError
+from quayside.foundation.errors import NotFoundError, UsageError
 from quayside.robosystems.billing import work
 from quayside.robosystems.errors import InvoiceStateError
 from quayside.robosystems.ledger import reversals
 from quayside.robosystems.ledger.posting import Author, unit
+from quayside.robosystems.names import named, shown
 
 if TYPE_CHECKING:
     import psycopg
@@ -113,7 +114,9 @@ def issue_lines(con: psycopg.Connection[Any], period: date, author: Author) -> i
 def invoices(
     con: psycopg.Connection[Any], customer_id: str | None = None, state: State | None = None
 ) -> list[Invoice]:
-    """Invoices, newest first: all, of one customer, in one state."""
+    """Invoices, newest first: all, of one customer, in one state. Raises: UsageError: there is no such state."""
+    if state is not None and state not in get_args(State):
+        raise UsageError(f"{shown(state)} is no state of an invoice: it is {', '.join(get_args(State))}.")
     found = con.execute(
         _SELECT + " WHERE (%(customer)s::text IS NULL OR customer_id = %(customer)s)"
         " AND (%(state)s::text IS NULL OR state = %(state)s) ORDER BY i.id DESC",
@@ -132,7 +135,7 @@ def _by_number(con: psycopg.Connection[Any], number: str, locking: str = "") -> 
         f"{_SELECT} WHERE i.series || '-' || lpad(i.number::text, 6, '0') = %s {locking}".encode(), [number]
     ).fetchone()
     if found is None:
-        raise NotFoundError(f"There is no invoice {number!r}: `quayside credits invoices` lists them.")
+        raise NotFoundError(f"There is no invoice {shown(number)}: `quayside credits invoices` lists them.")
     return Invoice(*found)
 
 
@@ -151,8 +154,10 @@ def pay(con: psycopg.Connection[Any], number: str, reference: str, *, at: dateti
 
     Raises:
         NotFoundError: there is no such invoice.
+        UsageError: the reference says nothing.
         InvoiceStateError: it is neither open nor written off, or was paid by something else.
     """
+    named(reference, "What paid an invoice")
     return _end(con, number, "paid", work.author_of(at, None), reference)
 
 

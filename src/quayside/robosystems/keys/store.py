@@ -16,6 +16,7 @@ from quayside.foundation import audit
 from quayside.foundation.errors import NotFoundError, PermanentError, SettingsError, UsageError
 from quayside.foundation.secrets import remember
 from quayside.robosystems.keys import hashing
+from quayside.robosystems.names import named, shown
 from quayside.robosystems.periods import in_utc, utc_now
 
 if TYPE_CHECKING:
@@ -76,8 +77,10 @@ class ApiKeys:
 
         Raises:
             NotFoundError: there is no such customer.
-            UsageError: `expires_at` has passed, or has no time zone.
+            UsageError: `expires_at` has passed, or has no time zone; or the name is none.
         """
+        if name:
+            named(name, "What a key is for")
         now = self._clock()
         until = now + LIFETIME if expires_at is None else in_utc(expires_at)
         if until <= now:
@@ -157,7 +160,7 @@ class ApiKeys:
             [key_id],
         ).fetchone()
         if row is None:
-            raise NotFoundError(f"There is no API key {key_id!r}.")
+            raise NotFoundError(f"There is no API key {shown(key_id)}.")
         return ApiKey(*row)
 
     def list(self, customer_id: str | None = None) -> list[ApiKey]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from quayside.robosystems.errors import UnknownAccountError
 from quayside.robosystems.ledger.model import Balance, Grant
+from quayside.robosystems.names import named, shown
 
 if TYPE_CHECKING:
     import psycopg
@@ -40,7 +41,8 @@ WHERE g.account_id = %(id)s ORDER BY g.granted_at, g.transfer_id
 def open_account(
     con: psycopg.Connection[Any], graph_id: str, actor: str, at: datetime, may_overdraw: bool
 ) -> int:
-    """The account of a graph, opened empty if there is none yet; its id."""
+    """The account of a graph, opened empty if there is none yet; its id. Raises: UsageError: the id can be no name."""
+    named(graph_id, "The id of a graph")
     row = con.execute(
         "INSERT INTO robosystems.accounts (name, graph_id, may_overdraw, opened_at, opened_by)"
         " VALUES ('graph:' || %(graph_id)s, %(graph_id)s, %(may_overdraw)s, %(at)s, %(actor)s)"
@@ -86,7 +88,7 @@ def grants(con: psycopg.Connection[Any], graph_id: str) -> list[Grant]:
 def unknown(graph_id: str) -> UnknownAccountError:
     """The error of a graph that has no account."""
     return UnknownAccountError(
-        f"Graph {graph_id!r} has no credit account: it gets one when it is provisioned, or by `quayside credits open`."
+        f"Graph {shown(graph_id)} has no credit account: it gets one when it is provisioned, or by `quayside credits open`."
     )
 
 

@@ -13,6 +13,7 @@ from decimal import Decimal
 from html import escape
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from quayside.foundation.errors import UsageError
 from quayside.robosystems.billing import work
 from quayside.robosystems.errors import BooksError
 from quayside.robosystems.ledger import accounts
@@ -99,9 +100,12 @@ def statement(con: psycopg.Connection[Any], graph_id: str, since: datetime, unti
     """The statement of the account that pays for a graph.
 
     Raises:
+        UsageError: it ends before it begins.
         UnknownAccountError: there is none.
         BooksError: its lines do not lead from one balance to the next.
     """
+    if in_utc(until) < in_utc(since):
+        raise UsageError(f"A statement from {since.isoformat()} on cannot end at {until.isoformat()}.")
     bound = {
         "id": accounts.account_id(con, graph_id),
         "since": in_utc(since),

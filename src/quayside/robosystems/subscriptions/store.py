@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from quayside.foundation import audit
 from quayside.foundation.errors import ConflictError, NotFoundError, UsageError
+from quayside.robosystems.names import named, shown
 from quayside.robosystems.periods import in_utc, month_of, previous_month, utc_now
 from quayside.robosystems.subscriptions.states import MOVES, State, may_move
 from quayside.robosystems.subscriptions.subscription import Subscription, Transition
@@ -78,6 +79,8 @@ class Subscriptions:
             ConflictError: the id stands for another order, or the user has the repository already.
         """
         moment = _moment(at)
+        if subscription_id is not None:
+            named(subscription_id, "The id of a subscription")
         self._check_plan(plan, resource_type, moment)
         account = self._repository_account(request or {}) if resource_type == "repository" else None
         con, wanted = self.connection, subscription_id or f"sub_{secrets.token_hex(10)}"
@@ -85,7 +88,7 @@ class Subscriptions:
             con.execute("SELECT FROM robosystems.customers WHERE customer_id = %s", [customer_id]).fetchone()
             is None
         ):
-            raise NotFoundError(f"There is no customer {customer_id!r}.")
+            raise NotFoundError(f"There is no customer {shown(customer_id)}.")
         with con.transaction():
             row = con.execute(
                 "INSERT INTO robosystems.subscriptions (subscription_id, customer_id, resource_type, graph_id, plan, plan_at,"
@@ -115,7 +118,11 @@ class Subscriptions:
                 f"{account} has subscription {taken} already: change its plan, or end it first."
             )
         found = self.get(wanted)
-        if row is None and (found.customer_id, found.resource_type) != (customer_id, resource_type):
+        if row is None and (customer_id, resource_type, plan) != (
+            found.customer_id,
+            found.resource_type,
+            self._ordered_plan(wanted) or plan,
+        ):
             raise ConflictError(f"Subscription {wanted} is another order already: give this one another id.")
         return found
 
@@ -126,7 +133,7 @@ class Subscriptions:
             [subscription_id],
         ).fetchone()
         if row is None:
-            raise NotFoundError(f"There is no subscription {subscription_id!r}.")
+            raise NotFoundError(f"There is no subscription {shown(subscription_id)}.")
         return Subscription(*row)
 
     def history(self, subscription_id: str) -> list[Transition]:
@@ -207,9 +214,13 @@ class Subscriptions:
         """Back to active: from paused, or from canceled while it runs.
 
         Raises:
-            UsageError: it is over.
+            UsageError: it is over, or past due, which only a payment ends.
         """
         seen = self.get(subscription_id)
+        if seen.state == "past_due":
+            raise UsageError(
+                f"Subscription {subscription_id} is past_due: say that it is paid (`quayside credits provision paid`)."
+            )
         if seen.state == "canceled" and seen.ends_at is not None and seen.ends_at <= _moment(at):
             raise UsageError(
                 f"Subscription {subscription_id} ran until {seen.ends_at:%Y-%m-%d %H:%M} UTC: order again."
@@ -244,7 +255,16 @@ class Subscriptions:
         return self.move(seen, "canceled", reason, at=moment, ends_at=ends_at)
 
     def retry(self, subscription_id: str, reason: str = "") -> Subscription:
-        """Make the graph of a failed subscription once more, with five attempts of its own."""
+        """Make the graph of a failed subscription once more, with five attempts of its own.
+
+        Raises:
+            UsageError: it has not failed.
+        """
+        seen = self.get(subscription_id)
+        if seen.state not in ("failed", "provisioning"):
+            raise UsageError(
+                f"Subscription {subscription_id} is {seen.state}: only one that failed is tried again."
+            )
         return self._to(subscription_id, "provisioning", reason)
 
     def change_plan(
@@ -326,12 +346,18 @@ class Subscriptions:
 
     def _repository_account(self, request: Mapping[str, Any]) -> str:
         repository, user = str(request.get("repository", "")), str(request.get("user", ""))
-        if not user.isprintable() or not 1 <= len(user) <= 100 or any(c.isspace() for c in user):
-            raise UsageError(
-                f"{user!r} is no user of a repository: it has 1 to 100 characters and no spaces."
-            )
+        named(f"{repository}:{user}", "A repository with its user")
+        if not user or any(c.isspace() for c in user):
+            raise UsageError(f"{user!r} is no user of a repository: give an id without spaces.")
         check_repository(self.connection, repository)
         return f"{repository}:{user}"
+
+    def _ordered_plan(self, subscription_id: str) -> str | None:
+        row = self.connection.execute(
+            "SELECT plan FROM robosystems.plan_changes WHERE subscription_id = %s AND from_plan IS NULL",
+            [subscription_id],
+        ).fetchone()
+        return row[0] if row else None
 
     def _of_account(self, graph_id: str) -> str | None:
         row = self.connection.execute(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from quayside.foundation.errors import UsageError
 from quayside.robosystems.periods import start_of
 from quayside.robosystems.plans import state_at
 
@@ -47,7 +48,13 @@ class Gap:
 def gaps(
     con: psycopg.Connection[Any], first: date, last: date, *, until: datetime | None = None
 ) -> list[Gap]:
-    """Every gap of the days `first` to `last`, both included, up to the moment `until`."""
+    """Every gap of the days `first` to `last`, both included, up to the moment `until`.
+
+    Raises:
+        UsageError: the range is turned round.
+    """
+    if last < first:
+        raise UsageError(f"The range of days ends ({last}) before it begins ({first}).")
     end = start_of(last + timedelta(days=1))
     if until is not None:
         end = min(end, until.replace(minute=0, second=0, microsecond=0))

@@ -22,6 +22,7 @@ from quayside.foundation import audit
 from quayside.robosystems.billing import work
 from quayside.robosystems.ledger import accounts, posting
 from quayside.robosystems.ledger.expiry import expire
+from quayside.robosystems.names import named
 from quayside.robosystems.plans import PRICE_RANGES
 
 if TYPE_CHECKING:
@@ -133,7 +134,9 @@ def assign_subject(con: psycopg.Connection[Any], subject: str, graph_id: str) ->
 
     Raises:
         UnknownAccountError: the graph has no account.
+        UsageError: the subject can be no name.
     """
+    named(subject, "The subject of usage events")
     with posting.unit(con):
         account = accounts.account_id(con, graph_id)
         con.execute(
