@@ -14,6 +14,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,10 +82,12 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["QUAYSIDE_ENV_FILE"] = os.devnull
     if SESSION_HOME not in os.environ:
         _take_away_leftovers()
-        folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
-        folder.chmod(0o711)  # as root, the server's own user has to pass
-        lock = processes.try_lock(folder / "session.lock")
+        new = Path(tempfile.mkdtemp(prefix=f"new-{FOLDER_PREFIX}"))
+        new.chmod(0o711)  # as root, the server's own user has to pass
+        lock = processes.try_lock(new / "session.lock")
         assert lock is not None
+        # Under this name another session may look whether it is a leftover: locked before it has it.
+        folder = new.rename(new.with_name(new.name.removeprefix("new-")))
         os.environ[SESSION_HOME] = str(folder)
         config.add_cleanup(lambda: _end_session(folder, lock))
     os.environ["QUAYSIDE_HOME"] = os.environ[SESSION_HOME]
@@ -116,9 +119,10 @@ def _end_session(folder: Path, lock: int) -> None:
 def _take_away_leftovers() -> None:
     """Servers and files of test sessions that were killed."""
     for note in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*/session.lock"):
-        if note.stat().st_uid == os.geteuid() and (lock := processes.try_lock(note)) is not None:
-            _take_away(note.parent)
-            os.close(lock)
+        with suppress(FileNotFoundError):  # another session that begins now was faster
+            if note.stat().st_uid == os.geteuid() and (lock := processes.try_lock(note)) is not None:
+                _take_away(note.parent)
+                os.close(lock)
 
 
 def _take_away(folder: Path) -> None:
@@ -203,6 +207,8 @@ def settings(session_settings: Settings, template_database: str, tmp_path: Path)
 
 
 def private_settings(session: Settings, tmp_path: Path, template: str) -> Iterator[Settings]:
+    from psycopg.errors import ObjectInUse
+
     from quayside.foundation.postgres import connect, dispose_engines
 
     name = f"test_{secrets.token_hex(6)}"
@@ -212,7 +218,8 @@ def private_settings(session: Settings, tmp_path: Path, template: str) -> Iterat
         yield make_settings(QUAYSIDE_HOME=str(home), QUAYSIDE_DATABASE_URL=_url_of(session, name))
         dispose_engines()
         _stop_servers(home)
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        with suppress(ObjectInUse):  # somebody does not let go within five seconds: it goes with the server
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def _url_of(session: Settings, database: str) -> str:
