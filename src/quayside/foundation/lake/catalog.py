@@ -86,10 +86,15 @@ def tables(con: duckdb.DuckDBPyConnection) -> list[TableState]:
 def ask(con: duckdb.DuckDBPyConnection, sql: str) -> list[tuple[Any, ...]]:
     """Rows of one SELECT that PostgreSQL runs over the catalog's tables, which are in schema ``lake``, as last committed.
 
-    A third of what DuckDB takes to plan the same over its attachment. Values stand in it as `literal`.
+    A third of what DuckDB takes to plan the same over its attachment. Texts stand in it as `text` quotes them.
     """
     query = f"SELECT * FROM postgres_query('__ducklake_metadata_{CATALOG}', {literal(sql)})"  # noqa: S608  quoted
     return con.execute(query).fetchall()
+
+
+def text(value: str) -> str:
+    """A text quoted for PostgreSQL, however it treats backslashes."""
+    return "E" + literal(value.replace("\\", "\\\\"))
 
 
 def snapshots(con: duckdb.DuckDBPyConnection, limit: int | None = None) -> list[Snapshot]:
