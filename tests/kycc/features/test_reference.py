@@ -15,7 +15,7 @@ from quayside.kycc import features
 
 pytestmark = pytest.mark.unit
 
-EXAMPLES = 500
+EXAMPLES = 250
 PARTS = 5  # for several workers
 
 

@@ -42,7 +42,7 @@ def parsed(text: str) -> Any:
     return result
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(
     document=st.fixed_dictionaries({"rows": ROWS}, optional={"a": VALUE, "more": ROWS, "\\key": SCALAR})
     | ROWS,
@@ -57,7 +57,7 @@ def test_same_as_the_whole(document: Any, indent: int | str | None, ascii_only: 
         assert parsed(text) == document
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(
     document=st.fixed_dictionaries({"rows": ROWS, "a": VALUE}), cut=st.floats(0, 1), block=st.integers(3, 40)
 )

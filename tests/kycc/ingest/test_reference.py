@@ -83,7 +83,7 @@ BATCHES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(batch=BATCHES)
 def test_same_judgement(batch: dict[str, Any], plain_lake: PlainLake, tmp_path: Path) -> None:
     number = next(NUMBERS)

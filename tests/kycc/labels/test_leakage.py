@@ -110,7 +110,7 @@ def features_of(world: World) -> list[tuple[Any, ...]]:
     return world.con.execute("FROM kycc.features WHERE batch_id = 'B' ORDER BY party_id").fetchall()
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(drawn=worlds)
 def test_labels_are_those_of_the_definition(database: World, drawn: Drawn) -> None:
     fill(database, drawn)
@@ -125,7 +125,7 @@ def test_labels_are_those_of_the_definition(database: World, drawn: Drawn) -> No
 
 
 @pytest.mark.slow
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(drawn=worlds)
 def test_no_feature_of_a_labelled_party_knows_its_future(database: World, drawn: Drawn) -> None:
     fill(database, drawn)

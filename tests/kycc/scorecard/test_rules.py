@@ -31,7 +31,7 @@ numbers = st.one_of(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(conditions(["x", "y"]), st.lists(st.tuples(numbers, numbers), min_size=1, max_size=8))
 def test_conditions_equal_python_row_by_row(
     condition: tuple[str, str], rows: list[tuple[float, float]]

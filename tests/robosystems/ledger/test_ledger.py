@@ -247,6 +247,17 @@ def test_a_transfer_has_to_continue_the_book(opened: Ledger, values: str, said: 
         opened.connection.execute(statement.encode())
 
 
+def test_a_book_never_goes_back_in_time(opened: Ledger):
+    account = opened.open_account("a")
+    opened.grant("a", 10, key="g", at=day(2))
+    with pytest.raises(psycopg.errors.IntegrityError, match="do not continue"):
+        opened.connection.execute(
+            "INSERT INTO robosystems.transfers (key, kind, from_account, to_account, amount, seq, balance_after,"
+            " effective_at, booked_at, period, actor) VALUES ('x', 'grant', 5, %s, 5, 2, 15, %s, %s, '2026-01-01', 'test')",
+            [account, day(1), day(1)],
+        )
+
+
 def test_a_batch_with_a_wrong_balance_in_its_middle_is_refused(opened: Ledger):
     account = opened.open_account("a")
     row = "({key}, 'grant', 5, {account}, 5, {seq}, {after}, now(), now(), '2026-01-01', 'test')"
