@@ -492,6 +492,8 @@ def meetings(settings: Settings, without: str | None) -> list[str]:
         if taken != 112:
             found.append(f"two consumers and a repeated unit of work took {taken} credits instead of 112")
 
+    found += met(settings, "two that meter", lambda con: meter(con, at=at), lambda con: meter(con, at=at))
+
     def invoice(customer: str) -> Callable[[psycopg.Connection[Any]], object]:
         def work(con: psycopg.Connection[Any]) -> object:
             line = "SELECT %(customer)s, 'other', '2026-01-01'::date, 'test', 1, 1, 100"

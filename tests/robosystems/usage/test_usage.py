@@ -15,6 +15,7 @@ from quayside.foundation.errors import UsageError
 from quayside.foundation.postgres import connect
 from quayside.foundation.settings import Settings
 from quayside.foundation.usage import UsageEvent, append
+from quayside.robosystems.billing import work
 from quayside.robosystems.plans import set_price
 from quayside.robosystems.usage import Sizes, assign_subject, collect, gaps, meter, snapshots
 
@@ -131,6 +132,26 @@ def test_events_are_charged_once_at_the_price_of_their_time(con: Connection):
     assert balances(con)["graph:g"] == -81
     periods = con.execute("SELECT DISTINCT period FROM robosystems.transfers ORDER BY 1").fetchall()
     assert periods == [(date(2025, 11, 26),), (date(2026, 1, 5),), (date(2026, 1, 7),)]
+    assert problems(con) == []
+
+
+def test_accounts_are_charged_some_at_a_time_and_every_event_once(
+    con: Connection, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(work, "CHUNK", 2)
+    for graph in ("g", "h", "i", "j", "k"):
+        subscribe(con, graph, may_overdraw=True)
+    append(con, [event(number, "ghijk"[number % 5]) for number in range(23)] + [event("late", "x")])
+    done = meter(con, at=HOUR + timedelta(hours=1), batch=10)
+    assert (done.events, done.held, done.credits) == (23, 1, 23)
+    assert done.transfers == con.execute("SELECT count(*) FROM robosystems.transfers").fetchone()[0]  # pyright: ignore[reportOptionalSubscript]
+    assert meter(con, at=HOUR + timedelta(hours=2)).transfers == 0
+    charged = con.execute(
+        "SELECT (metadata ->> 'batch')::int, count(*), sum((metadata ->> 'events')::int) FROM robosystems.transfers"
+        " GROUP BY 1 ORDER BY 1"
+    ).fetchall()
+    assert [row[2] for row in charged] == [10, 10, 3]
+    assert all(row[1] <= 5 for row in charged)
     assert problems(con) == []
 
 
