@@ -10,6 +10,7 @@ Does not belong here: the transaction.
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import Lock
@@ -61,6 +62,7 @@ class LakeFiles:
         self._table = table
         self._folder = folder
         self._options = options
+        self._prefix = f"ducklake-{uuid.uuid4().hex[:12]}"
         self._paths: list[str] = []
         self._lock = Lock()
 
@@ -84,7 +86,7 @@ class LakeFiles:
             [schema],
         ).fetchone()
         assert row is not None
-        folder = f"{settings['data_path'] if row[1] else ''}{row[0]}{table}/"
+        folder = f"{settings['data_path'] if row[1] else ''}{row[0]}{table}"
         options = _DEFAULTS | {name: settings[key] for key, name in _OPTIONS.items() if key in settings}
         options["PARQUET_VERSION"] = f"v{options['PARQUET_VERSION'][-1]}"
         said = [f"{name} {literal(str(value))}" for name, value in options.items()]
@@ -100,7 +102,7 @@ class LakeFiles:
             Path(self._folder).mkdir(parents=True, exist_ok=True)
         copy = (
             f"TO {literal(self._folder)} ({self._options}, FILE_SIZE_BYTES {_FILE_BYTES}, "
-            "FILENAME_PATTERN 'ducklake-{uuidv7}', OVERWRITE_OR_IGNORE, RETURN_STATS)"
+            f"FILENAME_PATTERN '{self._prefix}-{{uuidv7}}', OVERWRITE_OR_IGNORE, RETURN_STATS)"
         )
 
         def one(cursor: duckdb.DuckDBPyConnection, select: str) -> None:
@@ -126,8 +128,8 @@ class LakeFiles:
             )
 
     def discard(self) -> None:
-        """Take the files away again. On S3, and after an error in the middle of one, they are left to the lake's upkeep."""
-        for path in self._paths:
-            if "://" not in path:
-                Path(path).unlink(missing_ok=True)
+        """Take the files away again, broken ones too. On S3 they are left to the lake's upkeep."""
+        if "://" not in self._folder:
+            for path in Path(self._folder).glob(f"{self._prefix}-*"):
+                path.unlink(missing_ok=True)
         self._paths, self.rows = [], 0

@@ -33,12 +33,17 @@ def _window(load: Load) -> Done:
         "cursor_capped", False
     )  # it was read with higher ones
     after = load.cursor_of(STAGE, columns)
+    # Rows above the cursor are new or changed; those of the lookback mostly neither, and are not written again.
+    compare = known > 0 or capped
+    if compare and load.drop_unchanged(columns, lower):
+        compare = False
+        if after == load.cursor.text(before) and not load.scalar(f"SELECT count(*) FROM {STAGE}"):  # noqa: S608  our own
+            return Done(cursor=after)
     written = load.destination.merge(
         load.staged(columns),
         load.key(columns),
         lambda _: load.new_state(after),
         load.fence,
-        # Rows above the cursor are new or changed; those of the lookback mostly neither, and are not written again.
-        compare=known > 0 or capped,
+        compare=compare,
     )
     return Done(written, after)

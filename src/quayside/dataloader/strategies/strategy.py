@@ -274,6 +274,24 @@ class Load:
                 "Correct primary_key_cols if they are different rows."
             )
 
+    def drop_unchanged(self, columns: SchemaPlan, lower: CursorValue) -> bool:
+        """Take staged rows away that the table holds as they are, looking only among its rows from `lower` of the cursor on.
+
+        Those are few and mostly in the files of the last commits, where comparing in the merge would read every column of
+        the whole table. False when it cannot be told, since columns change with this load.
+        """
+        stored, given = self.destination.columns() or {}, list(columns.expressions)
+        if any(stored.get(name) != columns.columns[name] for name in given):
+            return False
+        same = " AND ".join(f"t.{name} IS NOT DISTINCT FROM s.{name}" for name in map(identifier, given))
+        live = f" AND t.{IS_DELETE} IS NOT TRUE" if self.soft and IS_DELETE in stored else ""
+        self.con.execute(
+            f"DELETE FROM {STAGE} s WHERE EXISTS (SELECT 1 FROM {self.destination.relation()} t "
+            f"WHERE t.{identifier(self.cursor_column(columns))} >= ? AND {same}{live})",
+            [lower],
+        )
+        return True
+
     def overwrite(
         self,
         columns: SchemaPlan,
