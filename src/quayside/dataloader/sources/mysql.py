@@ -13,7 +13,7 @@ import logging
 import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +23,7 @@ from quayside.dataloader.sources import mysql_errors, mysql_types, scanner
 from quayside.dataloader.sources.columns import check_columns
 from quayside.dataloader.sources.counting import LARGE_ROWS, CountingFilter
 from quayside.dataloader.sources.fields import PROTECTION, Field, whole
+from quayside.dataloader.sources.mark import mark
 from quayside.dataloader.sources.ranges import ranges_of
 from quayside.dataloader.sources.source import Column, Predicate
 from quayside.foundation.errors import InputError, QuaysideError
@@ -76,7 +77,7 @@ def open(
                 stack.enter_context(scanner.attached(con, "", "mysql", f", SECRET {secret}"))
                 for _ in range(max(1, wanted))
             ]
-            table = MySQLTable(con, request, fields, readers)
+            table = MySQLTable(con, request, fields, readers, secret)
             large = table.estimate() is None or (table.estimate() or 0) >= LARGE_ROWS
             table.counting = stack.enter_context(CountingFilter.made(con, large=large))
         except duckdb.Error as error:
@@ -95,13 +96,16 @@ class MySQLTable:
         request: LoadRequest,
         fields: Mapping[str, str],
         readers: Sequence[str],
+        secret: str,
     ) -> None:
         self._con = con
+        self._secret = secret
         self._request = request
         self._fields = fields
         self._readers = readers
         self._source = request.db_config_key
         self._mariadb: bool | None = None
+        self._mark = mark().strip("[]")
         self._rows: int | None = None
         self.counting: CountingFilter | None = None
         self._timeout = whole(self._source, fields, "statement_timeout_seconds")
@@ -193,6 +197,21 @@ class MySQLTable:
                 f"text: CAST({_quote(column.name)} AS CHAR)."
             )
         return mysql_errors.of_reading(text, self._source, self._fields)
+
+    def interrupt(self) -> None:
+        """End this load's statements on the server, as their user may: a scanner that waits for a row waits for ever."""
+        import duckdb
+
+        mine = f"SELECT ID AS a FROM information_schema.PROCESSLIST WHERE INFO LIKE '%{self._mark}%' AND ID <> CONNECTION_ID()"
+        name = scanner.new_name()
+        with closing(self._con.cursor()) as apart, suppress(duckdb.Error):  # they may have ended by themselves
+            # The readers are read-only, and so would refuse.
+            apart.execute(f"ATTACH '' AS {name} (TYPE mysql, SECRET {self._secret})")
+            try:
+                for (number,) in apart.execute(f"FROM mysql_query('{name}', {literal(mine)})").fetchall():
+                    apart.execute(f"CALL mysql_execute('{name}', 'KILL QUERY {int(number)}')")
+            finally:
+                apart.execute(f"DETACH {name}")
 
     # -- what there is ---------------------------------------------------------------------------------------------
 
@@ -309,7 +328,7 @@ class MySQLTable:
 
     def _limited(self, select: str) -> str:
         """Read-only, with the statement timeout, and a name by which a database administrator finds it."""
-        application = re.sub(r"[^\w .-]", "", self._fields["application_name"])
+        application = re.sub(r"[^\w .-]", "", f"{self._fields['application_name']} {self._mark}")
         body = select.removeprefix("SELECT ")
         if self._mariadb is None:  # which it is, is the first question
             return select
