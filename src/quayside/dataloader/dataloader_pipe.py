@@ -120,9 +120,14 @@ def _excepthook(kind: type[BaseException], error: BaseException, trace: Any) -> 
     sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
 
 
-if __name__ == "__main__":
+def settle() -> None:
+    """What the process of a load does before `main`."""
     sys.excepthook = _excepthook
     without_pandas()
+
+
+if __name__ == "__main__":
+    settle()
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import dagster as dg
-from dagster import PipesMessageReader, PipesTempFileMessageReader
-from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster import PipesMessageReader, PipesTempFileContextInjector, PipesTempFileMessageReader
+from dagster._core.errors import DagsterExecutionInterruptedError, DagsterPipesExecutionError
 from dagster._core.pipes.context import PipesMessageHandler
 from dagster_pipes import PipesMessage, PipesParams
+
+from quayside.dataloader.dagster.forked import ForkedWorker, can_fork
 
 Listen = Callable[[Mapping[str, Any]], None]
 Context = dg.OpExecutionContext | dg.AssetExecutionContext
@@ -46,22 +48,49 @@ class LocalPlane(dg.ConfigurableResource):
 
     def run(self, context: Context, extras: Mapping[str, Any], listen: Listen) -> None:
         """See `ExecutionPlane`."""
-        client = dg.PipesSubprocessClient(
-            message_reader=ListeningReader(listen), termination_timeout_seconds=self.stop_seconds
-        )
+        extras = {**extras, "parent_pid": os.getpid(), "grace_seconds": self.stop_seconds * 0.4}
         with warnings.catch_warnings():
             # Of a property that Dagster itself reads whenever it opens a session.
             warnings.simplefilter("ignore", dg.PreviewWarning)
-            try:
-                client.run(
-                    context=context,
-                    command=[sys.executable, str(script())],
-                    extras={**extras, "parent_pid": os.getpid(), "grace_seconds": self.stop_seconds * 0.4},
-                )
-            except subprocess.TimeoutExpired:
-                # It was told to stop and did not: it is stopped, or hangs so that it takes no signal.
-                _kill_workers()
-                raise DagsterExecutionInterruptedError from None
+            if can_fork():
+                self._run_forked(context, extras, listen)
+            else:
+                self._run_started(context, extras, listen)
+
+    def _run_started(self, context: Context, extras: Mapping[str, Any], listen: Listen) -> None:
+        client = dg.PipesSubprocessClient(
+            message_reader=ListeningReader(listen), termination_timeout_seconds=self.stop_seconds
+        )
+        try:
+            client.run(context=context, command=[sys.executable, str(script())], extras=dict(extras))
+        except subprocess.TimeoutExpired:
+            # It was told to stop and did not: it is stopped, or hangs so that it takes no signal.
+            _kill_workers()
+            raise DagsterExecutionInterruptedError from None
+
+    def _run_forked(self, context: Context, extras: Mapping[str, Any], listen: Listen) -> None:
+        worker = ForkedWorker(str(script()))  # before the session's thread
+        started = False
+        try:
+            with dg.open_pipes_session(
+                context=context,
+                context_injector=PipesTempFileContextInjector(),
+                message_reader=ListeningReader(listen),
+                extras=dict(extras),
+            ) as session:
+                worker.start(session.get_bootstrap_env_vars())
+                started = True
+                try:
+                    code = worker.wait()
+                except BaseException:
+                    context.log.info("The run was interrupted: its worker is told to stop.")
+                    worker.stop(self.stop_seconds)
+                    raise
+                if code:
+                    raise DagsterPipesExecutionError(f"The worker ended with code {code}.")
+        finally:
+            if not started:
+                worker.abandon()
 
 
 def script() -> Path:

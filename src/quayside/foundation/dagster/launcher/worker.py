@@ -55,6 +55,8 @@ def run_in_child(warm: Warm, run: DagsterRun) -> int:
     Returns:
         The process's exit code.
     """
+    global _warm
+    _warm = True
     detach()
     if not warm.records.claim(run.run_id, warm.server):
         sys.stderr.write(f"Run {run.run_id} is being executed already; this second process ends.\n")
@@ -85,6 +87,14 @@ def run_in_child(warm: Warm, run: DagsterRun) -> int:
                 raise
         instance.report_engine_event(f"Process for run exited (pid: {pid}).", run)
     return FINISHED
+
+
+_warm = False
+
+
+def is_warm() -> bool:
+    """Whether this process was forked for a run: what may be forked was looked at in the server, before."""
+    return _warm
 
 
 def detach() -> None:
