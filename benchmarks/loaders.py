@@ -249,7 +249,6 @@ FULL: dict[str, Callable[[str, str, Path], Callable[[], Any]]] = {
     "ADBC → Parquet": adbc_parquet,
     "dlt connectorx → Parquet": lambda u, t, f: dlt_full(u, t, f, "connectorx", "parquet"),
     "dlt connectorx → Delta": lambda u, t, f: dlt_full(u, t, f, "connectorx", "delta"),
-    "dlt pyarrow → Delta": lambda u, t, f: dlt_full(u, t, f, "pyarrow", "delta"),
     "dlt pyarrow → Parquet (1M)": lambda u, t, f: dlt_full(u, t, f, "pyarrow", "parquet", True),
     "pandas → Parquet (1M)": pandas_parquet,
     "Sling → CSV (1M)": sling_csv,
@@ -258,7 +257,6 @@ MERGE: dict[str, Callable[[str, str, Path, str], Callable[[], Any]]] = {
     "DuckDB → DuckLake by hand": duckdb_merge,
     "DuckDB → Delta by hand": deltalake_merge,
     "dlt connectorx → Delta": lambda u, t, f, s: dlt_merge(u, t, f, "connectorx", s),
-    "dlt pyarrow → Delta": lambda u, t, f, s: dlt_merge(u, t, f, "pyarrow", s),
 }
 
 

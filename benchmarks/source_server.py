@@ -116,8 +116,18 @@ class SourceServer:
         return f"postgresql://bench@127.0.0.1:{self.port}/postgres"
 
     def cpu_seconds(self) -> float:
-        """CPU seconds of the server and every process it ever had."""
-        return cpu_seconds(psutil.Process(self.process.pid))
+        """CPU seconds of the server and every process it ever had, once those of the last clients have ended."""
+        with psycopg.connect(self.url, autocommit=True) as con:
+            clients = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
+            for _ in range(100):
+                if con.execute(clients).fetchone() == (1,):
+                    break
+                time.sleep(0.05)
+        postmaster, before = psutil.Process(self.process.pid), -1.0
+        # One that ends while they are counted is missing once: the same sum twice, or a greater one, has all of them.
+        while (now := cpu_seconds(postmaster)) < before or before < 0:
+            before = now
+        return now
 
     def load(self, scale: float) -> int:
         """Make ``lineitem`` at TPC-H scale `scale`; its number of rows."""
