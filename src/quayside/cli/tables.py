@@ -48,11 +48,13 @@ def list_(
     source: Annotated[str | None, typer.Option(help="Only tables of this source database.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List every table with its state and the reason."""
+    """List every table with its state and the reason; on standard error, what nobody sees to."""
     from quayside.foundation import console
 
     with _client() as client:
         rows = [r for r in client.get_control_tables(state) if source in (None, r["db_config_key"])]
+        for sentence in client.unattended():
+            typer.echo(f"quayside: {sentence}", err=True)
     if as_json:
         console.show_json(rows)
         return

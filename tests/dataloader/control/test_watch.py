@@ -92,3 +92,26 @@ def test_a_queued_row_whose_run_began_is_not_queued_again(control: Any) -> None:
     control.begun(config)
     with pytest.raises(FencedError):
         control.client.requeue(config, 1, "its run was never created")
+
+
+def test_what_nobody_sees_to_is_told(control: Any) -> None:
+    # case 3 - all sensors off, which no sensor can say
+    control.source()
+    ready, silent, queued = (control.table(name) for name in ("ready", "silent", "queued"))
+    assert control.client.unattended() == []  # it has been due for a moment only
+    for request in control.client.claim(10):
+        if request.config_id == silent:
+            control.of(request).begin("http://localhost:3000/runs/r1")
+        elif request.config_id == ready:
+            control.sql("UPDATE control.table_control SET last_status = NULL WHERE config_id = %s", ready)
+    control.sql("UPDATE control.table_control SET next_load_date_time = now() - interval '1 day'")
+    assert control.client.unattended() == []  # the last claim was a moment ago
+    for config in (ready, silent, queued):
+        control.age(config, 90)
+    control.sql("UPDATE control.historical_metadata SET load_queued_time = now() - interval '25 minutes'")
+    said = control.client.unattended()
+    assert [sentence.partition(":")[0] for sentence in said] == [
+        "1 tables are ready and none was claimed for 25 minutes",
+        "1 tables are In Progress without a heartbeat for more than 10 minutes and were not closed",
+        "1 tables have been Queued for more than 80 minutes",
+    ]

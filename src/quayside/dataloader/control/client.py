@@ -90,6 +90,10 @@ class LakebaseClient:
         )
         return self._ask(lambda con: con.execute(statement, (state, limit)).fetchall())
 
+    def unattended(self) -> list[str]:
+        """Sentences about what nobody sees to, because the sensors are off or the daemon is."""
+        return self._ask(watch.unattended)
+
     def get_table_details(self, control_key: str | int) -> Row:
         """The whole row of a control key (or config_id) with its source's ``db_type``, ``db_config_value`` and
         ``db_kv_scope``, and with ``state`` and ``reason``.

@@ -32,6 +32,40 @@ WHERE c.last_status = 'Queued' AND c.last_status_date_time <= now() - %(age)s * 
 ORDER BY c.last_status_date_time, c.config_id
 LIMIT %(limit)s
 """
+#: What the sensors would have seen to, had they been on: both numbers are twice their intervals and more.
+_UNATTENDED: Final = """
+SELECT (SELECT count(*) FROM control.table_readiness
+        WHERE state = 'ready' AND greatest(due_since, last_status_date_time) < now() - interval '10 minutes') AS ready,
+    (SELECT extract(epoch FROM now() - load_queued_time) / 60 FROM control.historical_metadata ORDER BY id DESC LIMIT 1)
+        AS claimed_minutes,
+    (SELECT count(*) FROM control.table_control
+        WHERE last_status = 'In Progress' AND lease_expires_at < now() - interval '10 minutes') AS silent,
+    (SELECT count(*) FROM control.table_control
+        WHERE last_status = 'Queued' AND last_status_date_time < now() - interval '80 minutes') AS queued
+"""
+
+
+def unattended(con: Any) -> list[str]:
+    """Sentences about what nobody sees to: sensors that are off cannot say so themselves. Empty when all is well."""
+    row = con.execute(_UNATTENDED).fetchone()
+    said = []
+    if row["ready"] and (row["claimed_minutes"] is None or row["claimed_minutes"] > 10):
+        since = "ever" if row["claimed_minutes"] is None else f"for {row['claimed_minutes']:,.0f} minutes"
+        said.append(
+            f"{row['ready']} tables are ready and none was claimed {since}: switch on master_sensor (`quayside up "
+            "--automate`, or in the UI), and see that the daemon runs."
+        )
+    if row["silent"]:
+        said.append(
+            f"{row['silent']} tables are In Progress without a heartbeat for more than 10 minutes and were not closed: switch "
+            "on reconcile_monitor, and see that the daemon runs."
+        )
+    if row["queued"]:
+        said.append(
+            f"{row['queued']} tables have been Queued for more than 80 minutes: switch on longqueued_monitor, and see that "
+            "the daemon runs."
+        )
+    return said
 
 
 def running(con: Any) -> list[Attempt]:
