@@ -319,12 +319,12 @@ class DuckLakeDestination:
             ducklake_state.prune(self.con, self._request.config_id, self.name)
 
     def _ensure_schema(self, lake: Lake) -> None:
-
         def create(con: duckdb.DuckDBPyConnection) -> None:
             con.execute(f"CREATE SCHEMA IF NOT EXISTS {CATALOG}.{identifier(self._schema)}")
 
-        wanted = "SELECT count(*) FROM duckdb_schemas() WHERE database_name = ? AND schema_name = ?"
-        if not self._scalar(wanted, CATALOG, self._schema):
+        # Not by duckdb_schemas(), which asks everything attached, the source included.
+        named = f"SELECT 1 FROM {CATALOG}.ducklake_schema WHERE schema_name = {text(self._schema)} AND end_snapshot IS NULL"
+        if not ask(self.con, named):
             # One at a time, since each of several would be a conflict for the others.
             lake.transaction(create, self.con, lock="quayside.dataloader.schemas")
 
