@@ -10,7 +10,7 @@ invoice numbers without gap or repeat, and the checks of the books find nothing.
 
 The meetings of two sessions that a guard exists for are staged, not left to luck: the second one is seen waiting for the first.
 And a server is cut off under consumers: what one of them was told is taken has to be in the books when it is back.
-``--without key | lock | transaction | number`` takes a guard out; the harness must then fail.
+``--without key lock transaction number`` takes guards out, one after the other; the harness must then fail of each.
 """
 
 from __future__ import annotations
@@ -41,7 +41,14 @@ from quayside.foundation.errors import QuaysideError
 from quayside.foundation.postgres import EmbeddedPostgres, connect, dispose_engines, migrate
 from quayside.foundation.settings import Settings
 from quayside.foundation.usage import UsageEvent, append
-from quayside.robosystems.billing import allocate, bill_overage, bill_storage, expire_credits, work
+from quayside.robosystems.billing import (
+    allocate,
+    apply_upgrades,
+    bill_month,
+    bill_storage,
+    expire_credits,
+    work,
+)
 from quayside.robosystems.billing.invoicing import issue
 from quayside.robosystems.ledger import Ledger
 from quayside.robosystems.ledger.posting import Author
@@ -111,6 +118,12 @@ def prepare(con: psycopg.Connection[Any]) -> None:
                     plan,
                     10 if plan == "standard" else 50,
                 )
+        con.execute("UPDATE robosystems.subscriptions SET fees_from = '2026-01-01' WHERE graph_id <> 'g0'")
+        con.execute(
+            "INSERT INTO robosystems.plan_changes (subscription_id, effective_at, from_plan, plan, actor)"
+            " SELECT subscription_id, '2026-01-23 12:00Z', plan, 'xlarge', 'test' FROM robosystems.subscriptions"
+            " WHERE graph_id IN ('g2', 'g3')"
+        )
         allocate(con, date(2026, 1, 1), at=START + timedelta(days=15))
         for number in range(GRAPHS):
             at = START + timedelta(days=16)
@@ -160,11 +173,12 @@ def jobs(folder: Path) -> list[tuple[str, Callable[[psycopg.Connection[Any]], ob
         ("collect", lambda con: collect(con, START + timedelta(days=21, hours=3), SIZES, at=day)),
         ("meter", lambda con: meter(con, at=day, batch=25)),
         ("storage", lambda con: bill_storage(con, date(2026, 1, 21), date(2026, 1, 22), at=day)),
-        ("overage", lambda con: bill_overage(con, january, at=FEBRUARY)),
+        ("upgrades", lambda con: apply_upgrades(con, at=day)),
+        ("invoices", lambda con: bill_month(con, january, at=FEBRUARY)),
         ("allocate", lambda con: allocate(con, february, at=FEBRUARY)),
         ("expire", lambda con: expire_credits(con, at=FEBRUARY)),
         ("report", report(january, FEBRUARY + timedelta(days=1))),
-        ("overage", lambda con: bill_overage(con, february, at=MARCH)),
+        ("invoices", lambda con: bill_month(con, february, at=MARCH)),
         ("allocate", lambda con: allocate(con, date(2026, 3, 1), at=MARCH)),
         ("expire", lambda con: expire_credits(con, at=MARCH)),
         ("report", report(february, MARCH + timedelta(days=1))),
@@ -212,6 +226,9 @@ def state(settings: Settings) -> dict[str, Any]:
             "invoices": rows(
                 "SELECT customer_id, period, state, total_cents, due_on FROM robosystems.invoices ORDER BY 1, 2"
             ),
+            "lines": rows(
+                "SELECT graph_id, kind, period, plan, quantity, amount_cents FROM robosystems.invoice_lines ORDER BY 1, 2, 3, 4"
+            ),
             "numbers": rows("SELECT series, number FROM robosystems.invoices ORDER BY 1, 2"),
             "events": rows("SELECT state, count(*) FROM robosystems.metered_events GROUP BY 1 ORDER BY 1"),
             "snapshots": rows("SELECT count(*), count(total_bytes) FROM robosystems.usage_snapshots"),
@@ -240,8 +257,8 @@ def watch_statements(fatal_statement: int) -> None:
 class Harness:
     """One run of the harness: its server, its random numbers, what it counted and what it found wrong."""
 
-    def __init__(self, seed: int, without: str | None) -> None:
-        self.random, self.without = random.Random(seed), without
+    def __init__(self, seed: int) -> None:
+        self.random, self.without, self.template = random.Random(seed), None, "seeded"
         self.folder = Path(tempfile.mkdtemp(prefix="quayside-faults-"))
         self.folder.chmod(0o711)
         self.home = self.folder / "home"
@@ -272,14 +289,25 @@ class Harness:
         dispose_engines()
         with connect(seeded, autocommit=True) as con:
             prepare(con)
-            if self.without == "number":
-                con.execute(
-                    "CREATE OR REPLACE FUNCTION robosystems.take_number() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-                    " SELECT count(*) + 1 INTO NEW.number FROM robosystems.invoices WHERE series = NEW.series;"
-                    " RETURN NEW; END $$"
-                )
-            if self.without == "key":
-                con.execute("ALTER TABLE robosystems.transfers DROP CONSTRAINT transfers_key_key")
+
+    def take_out(self, guard: str) -> None:
+        """From now on books have one guard less than they should."""
+
+        def change() -> None:
+            with connect(settings_of(self.home), autocommit=True) as con:
+                con.execute(f"CREATE DATABASE without_{guard} TEMPLATE seeded")
+            with connect(settings_of(self.home, f"without_{guard}"), autocommit=True) as con:
+                if guard == "number":
+                    con.execute(
+                        "CREATE OR REPLACE FUNCTION robosystems.take_number() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+                        " SELECT count(*) + 1 INTO NEW.number FROM robosystems.invoices WHERE series = NEW.series;"
+                        " RETURN NEW; END $$"
+                    )
+                if guard == "key":
+                    con.execute("ALTER TABLE robosystems.transfers DROP CONSTRAINT transfers_key_key")
+
+        self.in_child(change)
+        self.without, self.template = guard, f"without_{guard}"
 
     def in_child(self, work: Callable[[], Any]) -> Any:
         """Result of `work` from a child, so that this process opens nothing and may go on forking."""
@@ -298,7 +326,7 @@ class Harness:
 
         def create() -> None:
             with connect(settings_of(self.home), autocommit=True) as con:
-                con.execute(f"CREATE DATABASE {name} TEMPLATE seeded")
+                con.execute(f"CREATE DATABASE {name} TEMPLATE {self.template}")
                 if self.rounds > 3:
                     con.execute(f"DROP DATABASE IF EXISTS round_{self.rounds - 3} WITH (FORCE)")
 
@@ -575,13 +603,19 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--twins", type=int, default=6)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--without", choices=WITHOUT)
+    parser.add_argument("--without", nargs="+", choices=WITHOUT, default=[])
     chosen = parser.parse_args()
-    with Harness(chosen.seed, chosen.without) as harness:
-        harness.staged()
-        if chosen.without is None:
+    with Harness(chosen.seed) as harness:
+        for guard in chosen.without:
+            found = len(harness.problems)
+            harness.take_out(guard)
+            harness.staged()
+            if guard == "transaction":
+                harness.expect()
+            harness.problems[found:] = [f"without {guard}: {each}" for each in harness.problems[found:]]
+        if not chosen.without:
+            harness.staged()
             harness.promises()
-        if chosen.without in (None, "transaction"):
             harness.expect()
             harness.twins(chosen.twins)
             harness.kills(chosen.kills)
