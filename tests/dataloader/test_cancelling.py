@@ -19,6 +19,7 @@ from quayside.dataloader.errors import CancelledError
 from quayside.dataloader.load import load_table
 from quayside.dataloader.request import LoadRequest
 from quayside.dataloader.sources import counting, mark
+from quayside.foundation import processes
 from quayside.foundation.lake import Lake
 from quayside.foundation.settings import Settings
 
@@ -85,11 +86,11 @@ def loading(shared_settings: Settings) -> Iterator[Callable[[LoadRequest], Any]]
                 self._some.set()
 
         def until_rows(self) -> None:
-            assert self._some.wait(60) or self._ended.result(0)
+            assert self._some.wait(300) or self._ended.result(0)
 
         def error(self) -> Exception | None:
             """How it ended; whoever drains its source would not end within minutes."""
-            error = self._ended.exception(60)
+            error = self._ended.exception(300)
             assert error is None or isinstance(error, Exception)
             return error
 
@@ -124,7 +125,8 @@ def test_a_long_load_tells_its_rows_and_ends_when_it_is_told(
         assert con.execute(tables, [f"long_{db_type}"]).fetchall() == []
     with closing(source_pg.connect()) as admin:
         left = "SELECT query FROM pg_stat_activity WHERE state = 'active' AND application_name LIKE %s"
-        assert admin.execute(left, [f"%{load.mark}"]).fetchall() == []
+        # The server ends a statement when it notices.
+        assert processes.wait_until(lambda: not admin.execute(left, [f"%{load.mark}"]).fetchall(), 240)
 
 
 @pytest.mark.parametrize("db_type", sorted(SILENT))
@@ -139,7 +141,7 @@ def test_a_source_that_gives_nothing_is_told_too(
     if db_type in running:
         server, question = running[db_type]
         with closing(server.connect()) as admin, closing(admin.cursor()) as cursor:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 300
             while not (cursor.execute(question) and cursor.fetchall()):
                 assert time.monotonic() < deadline
     load.stop.set()
