@@ -10,6 +10,7 @@ from typing import Any
 
 import duckdb
 import pytest
+from deltalake import DeltaTable
 from tests.dataloader.servers import SourceServer
 
 from quayside.dataloader.destinations import parallel
@@ -80,6 +81,7 @@ def test_every_type_arrives_and_the_table_is_like_any_other(
     files = files_of(shared_con, "apart")
     assert len(files) >= 5
     assert sum(rows for *_, rows in files) == 3000
+    assert min(rows for *_, rows in files) > 0
     # A lake that is moved takes its files with it.
     assert all(relative and path.startswith("ducklake-") for path, relative, _ in files)
     stored = f'lake."{request.destination_catalog}.{request.destination_schema_name}".apart'
@@ -138,6 +140,7 @@ def test_nothing_is_left_of_a_load_that_fails(
     source_pg.run(
         f"CREATE TABLE spoilt ({COLUMNS})", f"INSERT INTO spoilt {ROWS.format(1, 3000)}", "ANALYZE spoilt"
     )
+    source_pg.run("DELETE FROM spoilt WHERE id < 500")  # pages without a row make no file
     request = request_of(source_pg, "spoilt", 704)
     load_table(shared_settings, request, con=shared_con)
     before = on_disk(shared_settings, "spoilt")
@@ -150,7 +153,33 @@ def test_nothing_is_left_of_a_load_that_fails(
     assert (
         on_disk(shared_settings, "spoilt") == before == {path for path, *_ in files_of(shared_con, "spoilt")}
     )
-    assert shared_con.execute('SELECT count(*) FROM lake."bronze.s".spoilt').fetchone() == (3000,)
+    assert shared_con.execute('SELECT count(*) FROM lake."bronze.s".spoilt').fetchone() == (2501,)
+    assert min(rows for *_, rows in files_of(shared_con, "spoilt")) > 0
+
+
+@pytest.mark.integration
+def test_onto_delta_too(
+    source_pg: SourceServer, shared_settings: Settings, shared_con: duckdb.DuckDBPyConnection, in_parts: None
+):
+    source_pg.run(
+        "CREATE TABLE onto AS SELECT g AS id, (g * 1.25)::numeric(15,2) AS amount FROM generate_series(1, 3000) g",
+        "ANALYZE onto",
+    )
+    request = replace(request_of(source_pg, "onto", 705), destination_catalog="delta")
+    for attempt in (1, 2):
+        result = load_table(shared_settings, replace(request, attempt=attempt), con=shared_con)
+        assert (result.rows_read, result.rows_inserted, result.rows_total) == (3000, 3000, 3000)
+    source_pg.run("UPDATE onto SET amount = 'NaN' WHERE id = 2999")
+    with pytest.raises(QuaysideError, match="holds NaN"):
+        load_table(shared_settings, replace(request, attempt=3), con=shared_con)
+    table = DeltaTable(f"{shared_settings.delta_data_path}/delta/s/onto")
+    assert len(table.file_uris()) >= 3
+    assert table.to_pyarrow_table().num_rows == 3000
+    assert len(on_disk_below(Path(table.table_uri.removeprefix("file://")))) == 2 * len(table.file_uris())
+
+
+def on_disk_below(folder: Path) -> list[Path]:
+    return list(folder.rglob("*.parquet"))
 
 
 def joined(con: duckdb.DuckDBPyConnection) -> None:

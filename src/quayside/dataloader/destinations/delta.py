@@ -7,6 +7,7 @@ what each method of the protocol means for files and properties. Does not belong
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Self
 
 from quayside.dataloader.destinations.delta_commit import Change, Place, Work, change_table, state_of
@@ -22,6 +23,7 @@ from quayside.dataloader.destinations.destination import (
     Rows,
     Written,
 )
+from quayside.dataloader.destinations.parallel import threads_for
 from quayside.foundation.errors import ConflictError
 from quayside.foundation.lake.session import enable_s3
 from quayside.foundation.lake.sql import identifier
@@ -112,7 +114,7 @@ class DeltaDestination:
 
         def work(base: Snapshot | None, files: FileSet) -> Change:
             if not files.written:  # otherwise a conflict: the rows are in files already, whatever others did
-                files.write(_filled(rows, columns), columns)
+                self._write(files, rows, columns, fence)
             written = Written(inserted=files.rows)
             gone = base.files if base else ()
             return Change("WRITE", columns, files.rows, written, remove=gone, rebases=True)
@@ -126,7 +128,7 @@ class DeltaDestination:
                 with rewriting(self._place, base, columns) as rewrite:
                     rewrite.append(rows.select(), rows.given)
                     return rewrite.write(files)
-            files.write(_filled(rows, columns), columns)
+            self._write(files, rows, columns, fence)
             return Change("WRITE", columns, files.rows, Written(inserted=files.rows))
 
         return self._change(fence, state, work)
@@ -193,6 +195,15 @@ class DeltaDestination:
             self._place.log.drop(kept)
             self._seen = None
 
+    def _write(self, files: FileSet, rows: Rows, columns: Mapping[str, str], fence: Fence) -> None:
+        portions = rows.portions()
+        if portions is not None:
+            selects = [_filled(select, rows.given, columns) for select in portions.selects]
+            files.write_portions(replace(portions, selects=selects), columns, rows.written, fence.check)
+            return
+        with threads_for(self.con, one_stream=rows.one_stream):
+            files.write(_filled(rows.select(), rows.given, columns), columns)
+
     def _change(self, fence: Fence, state: StateOf, work: Work) -> Written:
         try:
             return change_table(self._place, fence, state, work)
@@ -241,11 +252,11 @@ def _is_retyped(base: Snapshot, columns: Mapping[str, str]) -> bool:
     return any(columns[name] != type_ for name, type_ in duckdb_columns(base.schema).items())
 
 
-def _filled(rows: Rows, columns: Mapping[str, str]) -> str:
-    """The query that gives every column, null where `rows` does not give it."""
-    given = {name.lower() for name in rows.given}
+def _filled(select: str, given: Sequence[str], columns: Mapping[str, str]) -> str:
+    """The query that gives every column, null where `select` does not give it."""
+    known = {name.lower() for name in given}
     listed = ", ".join(
-        f"{identifier(name) if name.lower() in given else 'NULL'}::{type_} AS {identifier(name)}"
+        f"{identifier(name) if name.lower() in known else 'NULL'}::{type_} AS {identifier(name)}"
         for name, type_ in columns.items()
     )
-    return f"SELECT {listed} FROM ({rows.select()})"  # noqa: S608  quoted
+    return f"SELECT {listed} FROM ({select})"  # noqa: S608  quoted

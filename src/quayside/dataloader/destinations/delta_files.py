@@ -9,11 +9,12 @@ import logging
 import math
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from quayside.dataloader.destinations.delta_log import DataFile
+from quayside.dataloader.destinations.parallel import each
 from quayside.dataloader.destinations.profile import answer_and_rows_into
 from quayside.dataloader.errors import CountMismatchError
 from quayside.foundation.errors import ServiceUnavailableError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from quayside.dataloader.destinations.delta_log import DeltaLog
+    from quayside.dataloader.sources.source import Portions
 
 #: Size at which DuckDB begins the next file. Small files make a merge of neighbouring keys cheap (it rewrites whole
 #: files); readers prefer large ones.
@@ -66,14 +68,38 @@ class FileSet:
         Each thread has a file of its own, unless so few rows are `expected` that the files would be small.
         """
         own = "" if expected is not None and expected < _FEW_ROWS else "PER_THREAD_OUTPUT, "
+        given = self._write(self._con, select, columns, own)
+        self.written = True
+        return given
+
+    def write_portions(
+        self,
+        portions: Portions,
+        columns: Mapping[str, str],
+        written: Callable[[int], None],
+        check: Callable[[], None],
+    ) -> None:
+        """`write` for portions, several at once; `written` is told how many rows are, `check` asked whether to go on."""
+
+        def one(cursor: duckdb.DuckDBPyConnection, select: str) -> None:
+            self._write(cursor, select, columns, "")
+            written(self.rows)
+
+        _ = self._log.store  # made here, and not by several threads at once
+        each(self._con, portions, one, check)
+        self.written = True  # by all of them
+
+    def _write(
+        self, con: duckdb.DuckDBPyConnection, select: str, columns: Mapping[str, str], own: str
+    ) -> int:
         _ = self._log.store  # makes the folder
         written, given = answer_and_rows_into(
-            self._con,
+            con,
             f"COPY ({select}) TO {literal(self._log.url)} (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, "
             f"{own}FILE_SIZE_BYTES {FILE_BYTES}, FILENAME_PATTERN '{self._prefix}-{{uuidv7}}', "
             "OVERWRITE_OR_IGNORE, RETURN_STATS)",
         )
-        self._check(given, {str(row[0]): int(row[1]) for row in written})
+        self._check(con, given, {str(row[0]): int(row[1]) for row in written})
         for name, count, size, _footer, statistics, _partition in written:
             file = DataFile(str(name).rpartition("/")[2], int(size), int(count))
             if file.rows:
@@ -81,7 +107,6 @@ class FileSet:
                 self.files.append(DataFile(file.path, file.size, file.rows, stats))
             else:
                 self._remove(file.path)
-        self.written = True
         return given
 
     def discard(self) -> None:
@@ -94,10 +119,10 @@ class FileSet:
         self.files = []
         self.written = False
 
-    def _check(self, given: int, written: Mapping[str, int]) -> None:
+    def _check(self, con: duckdb.DuckDBPyConnection, given: int, written: Mapping[str, int]) -> None:
         """What the files say themselves, read again, against what went into the writer and what it says it wrote."""
         paths = ", ".join(map(_path, written))
-        found = self._con.execute(
+        found = con.execute(
             f"SELECT file_name, num_rows FROM parquet_file_metadata([{paths}])"  # noqa: S608  quoted
         ).fetchall()
         held = sum(written.values())

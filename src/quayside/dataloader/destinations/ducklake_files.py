@@ -102,7 +102,8 @@ class LakeFiles:
             Path(self._folder).mkdir(parents=True, exist_ok=True)
         copy = (
             f"TO {literal(self._folder)} ({self._options}, FILE_SIZE_BYTES {_FILE_BYTES}, "
-            f"FILENAME_PATTERN '{self._prefix}-{{uuidv7}}', OVERWRITE_OR_IGNORE, RETURN_STATS)"
+            f"FILENAME_PATTERN '{self._prefix}-{{uuidv7}}', OVERWRITE_OR_IGNORE, "
+            "WRITE_EMPTY_FILE false, RETURN_STATS)"
         )
 
         def one(cursor: duckdb.DuckDBPyConnection, select: str) -> None:
