@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import uuid
+from contextlib import suppress
 
 import dagster as dg
 import psutil
@@ -75,7 +76,8 @@ def test_a_forked_worker(control: Control, instance: dg.DagsterInstance, what: s
             until(lambda: control.status(config_id) != "In Progress", what="the row is closed")
             until(lambda: ended(worker), what="the worker ends")
         finally:
-            run.kill()
+            with suppress(psutil.NoSuchProcess):
+                run.kill()
             run.wait()
     ending = {"nothing": "Succeeded", "worker killed": "Failed"}.get(what, "Cancelled")
     assert control.history(config_id) == [(1, ending)]
