@@ -1,7 +1,8 @@
 """DuckLake: schema ``<catalog>.<schema>``, table ``<table>`` of the one lake, which the platform's other systems read.
 
-Rows go from the source's scan into the lake's files in one statement, so memory is bounded whatever their number; data
-and state are one transaction. Belongs here: the statements. Does not belong here: what to read and what to remember.
+Rows go from the source's scan into the lake's files in one statement, or in one for each portion (`ducklake_files`), so
+memory is bounded whatever their number; data and state are one transaction. Belongs here: the statements. Does not
+belong here: what to read and what to remember.
 """
 
 # ruff: noqa: S608 - names are quoted by `identifier`, values are bound or typed literals
