@@ -111,7 +111,7 @@ def allocate(
     if owing and not dry_run:
         raise CheckFailedError(
             f"{owing} graphs owe credits of {previous_month(months[-1]):%Y-%m} that are not invoiced, and an allowance would "
-            "pay them: run process_overage_invoices for that month first."
+            f"pay them: bill it first (`quayside credits bill invoices --month {previous_month(months[-1]):%Y-%m}`)."
         )
     bound = author.bound | {
         "months": months,
