@@ -100,6 +100,10 @@ def run(
         with platform.control() as con:
             problems += books.problems(con, names)
             report |= _figures(con)
+        if killer.count < kills:
+            problems.append(f"{killer.count} of {kills} kills were done")
+        if killer.active * 2 < killer.count:
+            problems.append(f"only {killer.active} of {killer.count} kills fell into active work")
         if clerk.overdue.longest > bound_seconds:
             problems.append(f"rows were left behind for longer than {bound_seconds:.0f} s: {clerk.overdue}")
         report |= {
