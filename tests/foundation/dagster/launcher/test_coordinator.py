@@ -54,7 +54,8 @@ def test_a_launch_waits_for_the_end_of_a_short_run_and_no_longer(
     bench = fresh()
     bench.saw()  # the server is there
     monkeypatch.setattr(type(bench.instance), "run_coordinator", PromptRunCoordinator())
-    monkeypatch.setattr(PromptRunCoordinator, "linger_seconds", 240.0)
+    # A launch that did not notice the end would hang.
+    monkeypatch.setattr(PromptRunCoordinator, "linger_seconds", 3000.0)
     short = bench.submit("count")
     assert bench.records.find(short) is None, "its process has ended"
     assert bench.run(short).is_finished

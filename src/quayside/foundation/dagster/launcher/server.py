@@ -68,6 +68,7 @@ class Server:
         self._records = Records(Path(task.records))
         self._table = Table(task.grace_seconds)
         self._pids: dict[int, str] = {}
+        self._asking: socket.socket | None = None
         self._lingering: dict[str, socket.socket] = {}  # who launched a run and waits a moment for its end
         self._sources = Sources()
         self._served = 0
@@ -130,7 +131,7 @@ class Server:
         return found
 
     def _sockets(self) -> list[socket.socket]:
-        own = (self._launcher, self._listener, self._warden, *self._lingering.values())
+        own = (self._launcher, self._listener, self._warden, self._asking, *self._lingering.values())
         return [s for s in own if s is not None]
 
     def _own_descriptors(self) -> set[int]:
@@ -206,6 +207,7 @@ class Server:
             except BlockingIOError:
                 return
             connection.settimeout(2)
+            self._asking = connection  # not to be held open by the run it asks for
             # A client that ends in the middle of its question or before the answer is its own loss.
             with suppress(OSError, ValueError):
                 if (
@@ -215,9 +217,10 @@ class Server:
                     reply = self._answer(message)
                     protocol.send(connection, reply)
                     if "pid" in reply and message.get("linger"):
-                        self._lingering[message["run_id"]] = connection
+                        self._lingering[message["run_id"]], self._asking = connection, None
                         continue
             connection.close()
+            self._asking = None
 
     def _answer(self, message: Message) -> Message:
         match message:
@@ -343,6 +346,8 @@ class Server:
             self._idle_since = time.monotonic()
             self._records.remove(run_id, self._table.runs[run_id].process)
             self._table.remove(run_id)
+            if (launched_by := self._lingering.pop(run_id, None)) is not None:
+                launched_by.close()  # which says so to who waits for the end
             self._tell_warden({"what": "ended", "run_id": run_id, "code": os.waitstatus_to_exitcode(status)})
 
     # The warden
