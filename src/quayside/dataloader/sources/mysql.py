@@ -204,7 +204,10 @@ class MySQLTable:
 
         mine = f"SELECT ID AS a FROM information_schema.PROCESSLIST WHERE INFO LIKE '%{self._mark}%' AND ID <> CONNECTION_ID()"
         name = scanner.new_name()
-        with closing(self._con.cursor()) as apart, suppress(duckdb.Error):  # they may have ended by themselves
+        with (
+            closing(self._con.cursor()) as apart,
+            suppress(duckdb.Error),
+        ):  # they may have ended by themselves
             # The readers are read-only, and so would refuse.
             apart.execute(f"ATTACH '' AS {name} (TYPE mysql, SECRET {self._secret})")
             try:
