@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from quayside.dataloader.sources.mark import mark
 from quayside.dataloader.sources.source import open_source
 from quayside.foundation.settings import Settings
 
@@ -28,7 +29,7 @@ def test_the_columns_of_a_source_reach_its_connections(
         max_connections=3,
     )
     with open_source(shared_settings, shared_con, request) as table:
-        assert shared_con.execute(f"FROM {table.relation()}").fetchall() == [("night loads", "77s")]
+        assert shared_con.execute(f"FROM {table.relation()}").fetchall() == [(f"night loads {mark()}", "77s")]
     values = source_pg.values | {"application_name": "more precisely"}
     with open_source(shared_settings, shared_con, replace(request, db_config_value=values)) as table:
-        assert shared_con.execute(f"FROM {table.relation()}").fetchall() == [("more precisely", "77s")]
+        assert shared_con.execute(f"FROM {table.relation()}").fetchall() == [(f"more precisely {mark()}", "77s")]
