@@ -32,4 +32,6 @@ def test_the_columns_of_a_source_reach_its_connections(
         assert shared_con.execute(f"FROM {table.relation()}").fetchall() == [(f"night loads {mark()}", "77s")]
     values = source_pg.values | {"application_name": "more precisely"}
     with open_source(shared_settings, shared_con, replace(request, db_config_value=values)) as table:
-        assert shared_con.execute(f"FROM {table.relation()}").fetchall() == [(f"more precisely {mark()}", "77s")]
+        assert shared_con.execute(f"FROM {table.relation()}").fetchall() == [
+            (f"more precisely {mark()}", "77s")
+        ]

@@ -29,7 +29,7 @@ _PLAN: Final[dict[Kind, tuple[float, tuple[str | None, ...]]]] = {
         0.30,
         ("starting", "reading", "writing", "written", "committing", "committed", "mirroring", None),
     ),
-    "run": (0.24, ("queued", "starting", "reading", "writing", "committing", "mirroring", None)),
+    "run": (0.24, ("queued", "begun", "reading", "writing", "committing", "mirroring", None)),
     "daemon": (0.17, ("claiming", "queued", "reading", "committing", None)),
     "postgres": (0.19, ("claiming", "reading", "writing", "committing", "committed", "mirroring", None)),
     "source": (0.10, ("reading", "writing", None)),

@@ -25,6 +25,7 @@ from typing import Any
 PHASES = (
     "claiming",
     "queued",
+    "begun",
     "starting",
     "reading",
     "writing",
@@ -170,7 +171,8 @@ def _is_worker() -> bool:
 
 def _client(module: Any) -> None:
     client = module.LakebaseClient
-    claim, begin, hold, succeed = client.claim, client.begin, client.hold, client.succeed
+    claim, begin, succeed = client.claim, client.begin, client.succeed
+    hold, hold_all = client.hold, client.hold_all
 
     def claiming(self: Any, *arguments: Any, **named: Any) -> Any:
         enter("scheduler", "claiming")
@@ -182,7 +184,7 @@ def _client(module: Any) -> None:
     def beginning(self: Any, *arguments: Any, **named: Any) -> Any:
         enter("run", "queued", self.attempt)
         result = begin(self, *arguments, **named)
-        enter("run", "starting", self.attempt)
+        enter("run", "begun", self.attempt)
         return result
 
     @contextlib.contextmanager
@@ -193,6 +195,22 @@ def _client(module: Any) -> None:
             yield
         enter("worker", "committed", self.attempt)
 
+    @contextlib.contextmanager
+    def holding_all(self: Any, keys: Any) -> Iterator[Callable[..., None]]:
+        for key in keys:
+            enter("worker", "written", key)
+        with hold_all(self, keys) as write:
+
+            def writing(config_id: int, attempt: int, result: Any) -> None:
+                enter("worker", "committed", (config_id, attempt))
+                enter("worker", "mirroring", (config_id, attempt))
+                write(config_id, attempt, result)
+
+            for key in keys:
+                enter("worker", "committing", key)
+            yield writing
+        enter("worker", "idle")
+
     def succeeding(self: Any, *arguments: Any, **named: Any) -> Any:
         enter("worker", "mirroring", self.attempt)
         try:
@@ -200,7 +218,8 @@ def _client(module: Any) -> None:
         finally:
             enter("worker", "idle", self.attempt)
 
-    client.claim, client.begin, client.hold, client.succeed = claiming, beginning, holding, succeeding
+    client.claim, client.begin, client.succeed = claiming, beginning, succeeding
+    client.hold, client.hold_all = holding, holding_all
 
 
 def _load(module: Any) -> None:
@@ -231,6 +250,16 @@ def _worker(module: Any) -> None:
         enter("worker", "starting")
 
 
+def _pipe(module: Any) -> None:
+    main = module.main
+
+    def starting() -> int:
+        enter("worker", "starting")  # forked from its run, with everything imported
+        return main()
+
+    module.main = starting
+
+
 def _daemon(module: Any) -> None:
     module.MIN_INTERVAL_LOOP_TIME = 1  # sensors are looked at every five seconds otherwise
 
@@ -240,6 +269,7 @@ _PATCHES: dict[str, Callable[[Any], None]] = {
     "quayside.dataloader.load": _load,
     "quayside.foundation.lake.lake": _lake,
     "quayside.dataloader.worker": _worker,
+    "quayside.dataloader.dataloader_pipe": _pipe,
     "dagster._daemon.sensor": _daemon,
 }
 

@@ -77,11 +77,15 @@ def open(
             files = _local(Path(fields["path"]).expanduser(), where, kind)
         if not files:
             raise SourceRefusedError(f"Source {source} has no {kind} file at {where!r}.")
-        listed = ", ".join(literal(name) for name in files)
+        # DuckDB takes a name for a pattern; in brackets a character stands for itself.
+        listed = ", ".join(literal(_GLOB.sub(r"[\g<0>]", name)) for name in files)
         options = "".join(f", {name} := {value}" for name, value in _options(kind, source, fields).items())
         relation = f"{_READERS[kind]}([{listed}], union_by_name := true{options})"
         table = DuckTable(con, source, where, relation, explain, snapshot=True)
-        large = is_remote or sum(Path(name).stat().st_size for name in files) >= LARGE_BYTES
+        try:
+            large = is_remote or sum(Path(name).stat().st_size for name in files) >= LARGE_BYTES
+        except OSError as error:  # a file that went away meanwhile
+            raise explain(error) from None
         table.counting = stack.enter_context(CountingFilter.made(con, large=large))
         yield table
 
@@ -124,8 +128,7 @@ def _local(folder: Path, where: str, kind: str) -> list[str]:
         found = [file for suffix in _SUFFIXES[kind] for file in place.rglob(f"*.{suffix}") if file.is_file()]
     else:
         found = [file for file in folder.glob(where) if file.is_file()]
-    # DuckDB takes a name for a pattern; in brackets a character stands for itself.
-    return [_GLOB.sub(r"[\g<0>]", str(file)) for file in sorted(set(found))]
+    return [str(file) for file in sorted(set(found))]
 
 
 def _remote(con: duckdb.DuckDBPyConnection, prefix: str, where: str, kind: str) -> list[str]:
@@ -137,7 +140,7 @@ def _remote(con: duckdb.DuckDBPyConnection, prefix: str, where: str, kind: str) 
         for pattern in patterns
         for row in con.execute("SELECT file FROM glob(?)", [pattern]).fetchall()
     }
-    return [_GLOB.sub(r"[\g<0>]", name) for name in sorted(found)]
+    return sorted(found)
 
 
 @contextmanager
