@@ -80,6 +80,7 @@ def inventory(repository: RemoteRepository) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_the_inventory_is_the_one_written_down(repositories: dict[str, RemoteRepository]):
     found = {name: inventory(repository) for name, repository in repositories.items()}
     if os.environ.get("UPDATE_INVENTORY") == "1":

@@ -69,6 +69,7 @@ def test_a_database_that_does_not_answer_fails_it(tmp_path: Path):
     }
 
 
+@pytest.mark.slow
 def test_an_old_schema_on_a_server_of_yours_says_what_to_do(empty_settings: Settings):
     assert empty_settings.database_url is not None
     url = empty_settings.database_url.get_secret_value()

@@ -71,6 +71,7 @@ def test_root_has_a_system_user_run_it_where_that_can_live(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_the_server_of_a_home_that_was_deleted_is_stopped_and_its_data_kept(
     closed_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -86,6 +87,7 @@ def test_the_server_of_a_home_that_was_deleted_is_stopped_and_its_data_kept(
     assert f"is still in {old}: delete it" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_four_processes_at_once_choose_one_folder(closed_home: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from quayside.foundation.postgres import EmbeddedPostgres; "

@@ -297,6 +297,7 @@ def test_stale_pid_file_whose_number_is_another_process_now(running: EmbeddedPos
         other.kill()
 
 
+@pytest.mark.slow
 def test_folder_removed_under_a_running_server(running: EmbeddedPostgres, home: Path) -> None:
     old = running.status().pid
     assert old is not None
@@ -420,6 +421,7 @@ def test_a_socket_folder_behind_a_link_is_refused(stopped: EmbeddedPostgres, pla
         stopped.start()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not ROOT, reason="only root can give a folder away")
 def test_a_socket_folder_of_another_user_is_refused(stopped: EmbeddedPostgres) -> None:
     os.chown(stopped.socket_folder, 65534, 65534)

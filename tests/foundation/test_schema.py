@@ -92,6 +92,7 @@ def test_the_embedded_server_migrates_by_itself(session_settings: Settings, inve
     assert schema_status(session_settings, new).revision == "0002"
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_many_processes_migrate_once(
     session_settings: Settings, invented: SchemaSpec, tmp_path: Path

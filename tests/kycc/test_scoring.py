@@ -57,6 +57,7 @@ def test_every_party_is_scored_once_and_mirrored(service: ScoringService) -> Non
     assert sum(result.summary.bands.values()) == sum(result.summary.histogram.values()) == 200
 
 
+@pytest.mark.slow
 def test_scoring_again_changes_nothing(service: ScoringService) -> None:
     service.score()
     before = (
@@ -104,6 +105,7 @@ def test_a_changed_score_replaces_the_old_one_visibly(service: ScoringService) -
     ]
 
 
+@pytest.mark.slow
 def test_a_mirror_that_was_left_behind_is_brought_level(
     service: ScoringService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,6 +155,7 @@ def test_what_is_missing_is_named(service: ScoringService, tmp_path: Path) -> No
     assert other.score().batch.batch_id == BATCH, "the last batch with features, not the last batch"
 
 
+@pytest.mark.slow
 def test_checks_see_what_is_wrong(service: ScoringService) -> None:
     service.score()
     with service.connection() as con:

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.integration
 DUE = 64
 
 
+@pytest.mark.slow
 def test_many_due_tables_are_bounded_at_every_step(
     control: Control, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:

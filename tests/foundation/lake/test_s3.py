@@ -29,6 +29,7 @@ def lake(settings: Settings, s3_settings: Settings) -> Lake:  # noqa: F811
     return Lake(settings.model_copy(update={**aws, "lake_url": prefix}))
 
 
+@pytest.mark.slow
 def test_rows_are_written_read_exported_and_kept_in_order(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,6 +57,7 @@ def test_the_line_through_the_jobs_one_by_one(
     assert sum(row["parties"] for row in reported["band_mix"]) == 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("job", "config", "sentence"),
     [

@@ -42,6 +42,7 @@ def parsed(text: str) -> Any:
     return result
 
 
+@pytest.mark.slow
 @settings(max_examples=80)
 @given(
     document=st.fixed_dictionaries({"rows": ROWS}, optional={"a": VALUE, "more": ROWS, "\\key": SCALAR})

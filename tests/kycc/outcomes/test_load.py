@@ -102,6 +102,7 @@ def test_a_later_file_extends_and_says_so(lake: PlainLake, tmp_path: Path) -> No
     ]
 
 
+@pytest.mark.slow
 def test_the_order_of_files_does_not_matter(lake: PlainLake, tmp_path: Path) -> None:
     files = [
         write(tmp_path, [event("P1", "2026-02-10")], "a.json", observed_through="2026-03-01"),

@@ -24,6 +24,7 @@ def test_an_op_that_is_interrupted_cleans_up(warm: Bench):
     assert not warm.launcher.terminate(run_id), "it has ended already"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", ["resist", "block"])
 def test_what_does_not_listen_is_killed_with_its_children(warm: Bench, job: str):
     run_id = warm.submit(job)
@@ -37,6 +38,7 @@ def test_what_does_not_listen_is_killed_with_its_children(warm: Bench, job: str)
     assert child not in with_token()
 
 
+@pytest.mark.slow
 def test_force_terminate_ends_the_process_as_well(warm: Bench):
     """What the UI does with "force terminate": the run is marked at once, whatever the process does."""
     run_id = warm.submit("resist")
