@@ -5,8 +5,6 @@ old table until the swap, the whole one after it. The cursor handed over is from
 what changed meanwhile is loaded afterwards. A shadow that an earlier, different configuration left is thrown away.
 """
 
-# ruff: noqa: S608 - names are quoted by `identifier`
-
 from __future__ import annotations
 
 import hashlib
@@ -173,8 +171,7 @@ def _check(load: Load, shadow: Destination, columns: SchemaPlan, progress: Progr
         )
     if list(load.source.primary_key) != load.source_key:
         names = ", ".join(map(identifier, load.key(columns)))
-        several = load.scalar(f"SELECT count(*) - count(DISTINCT row({names})) FROM {shadow.relation()}")
-        if several:
+        if several := load.duplicates(shadow.relation(), names):
             raise InputError(
                 f"{several} rows of {load.request.source_table_name} have the key ({names}) of another row, or none: "
                 "correct primary_key_cols. The table was not replaced."
