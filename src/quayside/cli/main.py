@@ -1,7 +1,7 @@
 """Entry point. Sub-commands are imported only when called, so that ``quayside --help`` stays instant.
 
-Every `QuaysideError` ends as one sentence on standard error and its exit code; a stack trace is never shown unless
-``QUAYSIDE_DEBUG=1``.
+Every `QuaysideError`, and every refusal of arguments, ends as one sentence on standard error and its exit code; a stack
+trace is never shown unless ``QUAYSIDE_DEBUG=1``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -46,16 +46,10 @@ def overview() -> None:
 
 def run(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
-    name, *rest = [*(sys.argv[1:] if arguments is None else arguments), ""]
     from quayside.foundation.errors import QuaysideError
 
     try:
-        if name not in COMMANDS:
-            overview.main(args=arguments, prog_name="quayside")
-        module, _, attribute = COMMANDS[name][0].partition(":")
-        app = getattr(importlib.import_module(module), attribute)
-        app.pretty_exceptions_enable = False  # they print the values of variables
-        app(args=rest[:-1], prog_name=f"quayside {name}")
+        sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)))
     except QuaysideError as error:
         if os.environ.get("QUAYSIDE_DEBUG") == "1":
             raise
@@ -64,3 +58,39 @@ def run(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def _run(arguments: list[str]) -> int:
+    """Run a command; its exit code. What refuses arguments is said here, for all commands alike."""
+    try:
+        if not arguments or arguments[0] not in COMMANDS:
+            return _code(overview.main(args=arguments, prog_name="quayside", standalone_mode=False))
+        name, *rest = arguments
+        module, _, attribute = COMMANDS[name][0].partition(":")
+        app = getattr(importlib.import_module(module), attribute)
+        app.pretty_exceptions_enable = False  # they print the values of variables
+        return _code(app(args=rest, prog_name=f"quayside {name}", standalone_mode=False))
+    except (click.Abort, KeyboardInterrupt):
+        return 130  # as a shell says of Ctrl-C
+    except Exception as error:
+        # Typer has exceptions of its own that are the same as click's; what both can do is tell their message.
+        if not hasattr(error, "format_message"):
+            raise
+        return _refused(error, arguments)
+
+
+def _code(result: object) -> int:
+    """What a command ended with, where it said so."""
+    return result if isinstance(result, int) else 0
+
+
+def _refused(error: Any, arguments: list[str]) -> int:
+    """Say in one sentence what is wrong with the arguments, and what explains them."""
+    known = " ".join(["quayside", *(name for name in arguments[:1] if name in COMMANDS)])
+    command = error.ctx.command_path if getattr(error, "ctx", None) else known
+    if type(error).__name__ == "NoArgsIsHelpError":  # no refusal: it has shown the help, or brings it
+        click.echo(error.message, err=True, nl=bool(error.message))
+    else:
+        wrong = " ".join(error.format_message().split()).rstrip(".")
+        click.echo(f"quayside: {wrong}; see `{command} --help`.", err=True)
+    return error.exit_code
