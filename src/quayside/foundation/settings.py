@@ -8,7 +8,7 @@ default. Secrets are `SecretStr`, so that no log, traceback or ``repr`` shows th
 from __future__ import annotations
 
 import os
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -171,13 +171,35 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """Read and validate the settings.
+    """Read and validate the settings. What neither the environment nor ``.env`` has changed since is not read anew.
 
     Raises:
         SettingsError: one sentence naming every variable that is wrong, and never a secret's value.
     """
+    env_file = os.environ.get("QUAYSIDE_ENV_FILE") or str(project_root() / ".env")
     try:
-        env_file = os.environ.get("QUAYSIDE_ENV_FILE") or project_root() / ".env"
+        found = Path(env_file).stat()
+        version = (found.st_mtime_ns, found.st_size, found.st_ino)
+    except OSError:
+        version = None
+    return _read(env_file, version, project_root(), tuple(map(os.environ.get, _read_from())))
+
+
+@cache
+def _read_from() -> tuple[str, ...]:
+    """The variables that settings depend on. A path may begin with ``~``: hence HOME."""
+    return ("HOME", *Settings.variables().values())
+
+
+@lru_cache(maxsize=1)
+def _read(
+    env_file: str, version: tuple[int, ...] | None, root: Path, values: tuple[str | None, ...]
+) -> Settings:
+    """The settings in `env_file` as of `version`, below `values` of the environment, with paths from `root` on.
+
+    Validating takes 10 to 20 ms of processor time, more than some steps that want to know one setting; hence the memory.
+    """
+    try:
         return Settings(_env_file=env_file)  # pyright: ignore[reportCallIssue]
     except ValidationError as error:
         wrong = "; ".join(

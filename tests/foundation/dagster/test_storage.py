@@ -15,11 +15,12 @@ import pytest
 import sqlalchemy as sa
 from dagster._core.instance.ref import InstanceRef
 from dagster_shared.serdes import serialize_value
+from sqlalchemy import event
 
 from quayside.foundation.dagster import storage
 from quayside.foundation.errors import ServiceUnavailableError, SettingsError
 from quayside.foundation.postgres import connect
-from quayside.foundation.settings import Settings, project_root
+from quayside.foundation.settings import Settings, load_settings, project_root
 
 pytestmark = pytest.mark.integration
 
@@ -145,6 +146,41 @@ def test_one_small_pool_serves_all_stores_and_instances(instance: dg.DagsterInst
         engines = {id(vars(store)["_engine"]) for store in stores}
     assert len(stores) == 6
     assert len(engines) == 1
+
+
+def test_connections_that_broke_while_idle_are_replaced(
+    settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+):
+    assert instance.get_runs_count() == 0
+    with connect(settings) as connection:
+        ended = connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
+            "AND datname = current_database() AND backend_type = 'client backend'"
+        ).fetchall()
+    assert ended
+    monkeypatch.setattr(storage, "_TRUSTED_SECONDS", 0.0)
+    assert instance.get_runs_count() == 0
+
+
+def test_dagster_asks_once_what_its_tables_look_like(instance: dg.DagsterInstance):
+    asked: list[str] = []
+
+    def note(connection: sa.Connection, cursor: object, statement: str, *_: object) -> None:
+        if "pg_catalog" in statement:
+            asked.append(statement)
+
+    engine = storage.pooled_engine(storage.storage_url(load_settings()))
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        instance.get_runs()
+        first = len(asked)
+        instance.get_run_by_id("none")
+        instance.event_log_storage.has_table("asset_event_tags")  # pyright: ignore[reportAttributeAccessIssue]
+        instance.event_log_storage.has_table("asset_event_tags")  # pyright: ignore[reportAttributeAccessIssue]
+        instance.get_run_by_id("none")
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+    assert len(asked) == first + 2
 
 
 def test_a_forked_child_opens_connections_of_its_own(settings: Settings, environment: dict[str, str]):

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, ParamSpec
 
 import sqlalchemy as sa
 from dagster._config.config_schema import UserConfigSchema
@@ -21,11 +22,14 @@ from dagster._core.storage.local_compute_log_manager import LocalComputeLogManag
 from dagster._core.storage.root import LocalArtifactStorage
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import event
+from sqlalchemy.exc import InvalidatePoolError, OperationalError
 
 from quayside.foundation.errors import ServiceUnavailableError, SettingsError, sentence
 from quayside.foundation.postgres import database_url
 from quayside.foundation.settings import Settings, load_settings
+
+P = ParamSpec("P")
 
 SCHEMA: Final = "dagster"
 #: Named, because SQLAlchemy 2.1 would choose psycopg 3, which dagster-postgres does not speak (NOTIFY with a bound value).
@@ -34,6 +38,8 @@ _DRIVER: Final = "postgresql+psycopg2"
 _CREATION_LOCK: Final = 0x6461_6773_7465_72
 #: Connections one process keeps open. More are opened under load and closed again.
 POOL_SIZE: Final = 2
+#: A connection that was used within this time is not tried before it is used again.
+_TRUSTED_SECONDS: Final = 1.0
 
 
 class QuaysideStorage(DagsterPostgresStorage):
@@ -50,6 +56,11 @@ class QuaysideStorage(DagsterPostgresStorage):
         super().__init__(url, should_autocreate_tables=False, inst_data=inst_data)
         for store in (self._run_storage, self._event_log_storage, self._schedule_storage):
             store._engine = pooled_engine(url)
+        for store, question in (
+            (self._run_storage, "has_run_stats_index_cols"),
+            (self._event_log_storage, "has_table"),
+        ):
+            setattr(store, question, _once_true(getattr(store, question)))
 
     @classmethod
     def config_type(cls) -> UserConfigSchema:
@@ -143,11 +154,46 @@ def pooled_engine(url: str) -> sa.Engine:
                 isolation_level="AUTOCOMMIT",
                 pool_size=POOL_SIZE,
                 max_overflow=20,
-                # The embedded server may have been restarted between two statements of a long-lived process.
-                pool_pre_ping=True,
                 pool_recycle=3600,
             )
+            _ping_when_idle(_engines[url])
         return _engines[url]
+
+
+def _ping_when_idle(engine: sa.Engine) -> None:
+    """Try a connection that was idle before it is used: the server may have been restarted between two statements of a
+    long-lived process. Not before each statement (`pool_pre_ping`), since many a run has a hundred of them in a second."""
+
+    def returned(connection: Any, record: Any) -> None:
+        record.info["used"] = time.monotonic()
+
+    def taken(connection: Any, record: Any, proxy: Any) -> None:
+        if time.monotonic() - record.info.get("used", time.monotonic()) < _TRUSTED_SECONDS:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise InvalidatePoolError("the server has closed it") from error
+
+    event.listen(engine, "checkin", returned)
+    event.listen(engine, "checkout", taken)
+
+
+def _once_true(question: Callable[P, bool]) -> Callable[P, bool]:
+    """`question`, no longer asked once it was answered with yes.
+
+    Dagster asks PostgreSQL's catalog about tables and columns with every run it reads and every event it writes, a third of
+    what a short run takes there. What a migration has added stays.
+    """
+    known: set[Any] = set()
+
+    def asked(*args: P.args, **kwargs: P.kwargs) -> bool:
+        key = (args, tuple(kwargs.items()))
+        if key not in known and question(*args, **kwargs):
+            known.add(key)
+        return key in known
+
+    return asked
 
 
 def _forget_connections() -> None:
