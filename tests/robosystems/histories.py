@@ -2,10 +2,11 @@
 
     python -m tests.robosystems.histories --histories 2000 --seed 1
 
-Each graph has a history of its own: grants, consumption, reservations, refunds, plan changes, states, snapshots, bills. Time starts
-near an edge of the calendar (month ends, leap days, New Year) and only goes on; on the first of each month the monthly job runs,
-every job now and then twice. Afterwards every book has to be the model's line for line, every grant its remainder, every invoice
-its cents, and the checks of the books must find nothing.
+Each graph, and each user of a shared repository, has a history of its own: grants, consumption, reservations, refunds, changes of plan
+(set for later, too), states, ends and new orders, snapshots, bills. A plan gets another price and other credits. Time starts near an edge of
+the calendar (month ends, leap days, New Year) and only goes on; on the first of each month the monthly job runs, every job now and then
+twice; invoices are voided. Afterwards every book has to be the model's line for line, every grant its remainder, every invoice its
+lines, and the checks of the books must find nothing.
 """
 
 from __future__ import annotations
@@ -22,14 +23,24 @@ from decimal import Decimal
 from typing import Any
 
 import psycopg
-from tests.robosystems.books import BOOKS, change_plan, move, snapshots, subscribe
-from tests.robosystems.model import GB, PLANS, Account
+from tests.robosystems.books import BOOKS, snapshots
+from tests.robosystems.model import Account
+from tests.robosystems.model_plans import FAMILIES, GB, Catalog, Invoices, Life, Version
 
 from quayside.foundation.errors import QuaysideError
-from quayside.robosystems.billing import allocate, bill_overage, bill_storage, expire_credits
+from quayside.robosystems.billing import (
+    allocate,
+    apply_upgrades,
+    bill_month,
+    bill_storage,
+    expire_credits,
+    first_allowance,
+    void_invoice,
+)
 from quayside.robosystems.errors import BooksError, InsufficientCreditsError, ReservationEndedError
 from quayside.robosystems.ledger import Ledger
 from quayside.robosystems.periods import month_of, next_month, previous_month, start_of
+from quayside.robosystems.subscriptions import Subscriptions
 
 EDGES = (
     datetime(2023, 12, 30, 22, tzinfo=UTC),
@@ -49,15 +60,59 @@ class Group:
         self.seed, self.numbers = seed, 0
         self.now = EDGES[seed % len(EDGES)] + timedelta(minutes=self.random.randrange(0, 3000))
         self.done_months = {month_of(self.now)}
+        self.subscriptions, self.catalog = Subscriptions(con), Catalog()
         self.accounts: dict[str, Account] = {}
         self.ids: dict[str, int] = {}
+        self.invoices = Invoices(self.catalog)
+        self.another_version()
+        con.execute(
+            "INSERT INTO robosystems.customers (customer_id, name) SELECT c, c FROM unnest(%s::text[]) AS c",
+            [[f"c{number}" for number in range(3)]],
+        )
+        con.execute("INSERT INTO robosystems.graphs (graph_id, customer_id, kind) VALUES ('sec', 'c0', 'repository')")
         for number in range(graphs):
-            graph, plan = f"g{seed}-{number}", self.random.choice(list(PLANS))
+            graph, customer = (f"g{number}", f"c{number % 3}") if number % 4 else (f"sec:u{number}", "c0")
+            account = Account(self.catalog, customer, self.random.random() < 0.5)
+            self.accounts[graph] = account
             start = self.now - timedelta(hours=self.random.randrange(0, 200))
-            may = self.random.random() < 0.5
-            customer = f"c{seed}-{number % 3}"
-            self.ids[graph] = subscribe(con, graph, plan, at=start, customer=customer, may_overdraw=may)
-            self.accounts[graph] = Account(plan, start, may, plans=[(start, plan)])
+            self.order(graph, account, start)
+            self.ids[graph] = self.ledger.open_account(graph, may_overdraw=account.may_overdraw, at=start)
+
+    def another_version(self) -> None:
+        """A plan that costs and brings something else from some moment on."""
+        plan = self.random.choice([plan for family in FAMILIES.values() for plan in family])
+        since = self.now + timedelta(hours=self.random.randrange(-24, 24 * 40))
+        old = self.catalog.versions[plan][-1]
+        new = Version(since, old.cents // 3 * 4 + 1, old.credits // 7 * 9 + 1, old.included_gb + 3)
+        self.catalog.versions[plan].append(new)
+        self.con.execute(
+            "INSERT INTO robosystems.plans (plan, effective_from, family, price_cents, credits, included_gb,"
+            " rollover_credits, created_by) SELECT plan, %s, family, %s, %s, %s, %s, 't' FROM robosystems.plans WHERE plan = %s",
+            [since, new.cents, new.credits, new.included_gb, new.credits, plan],
+        )
+
+    def order(self, graph: str, account: Account, at: datetime) -> None:
+        """A subscription that is active from the moment on; its allowance comes with whatever gives it next."""
+        name, (repository, _, user) = self.key("sub"), graph.partition(":")
+        family = "repository" if user else "graph"
+        plan = self.random.choice(list(FAMILIES[family]))
+        request = {"repository": repository, "user": user} if user else {}
+        order = self.subscriptions.create(
+            account.customer, plan, subscription_id=name, resource_type=family, request=request, at=at
+        )
+        order = self.subscriptions.move(order, "provisioning", at=at)
+        fees = self.random.choice((at.date(), at.date(), at.date() + timedelta(days=12), None))
+        self.con.execute(
+            "UPDATE robosystems.subscriptions SET graph_id = %s, fees_from = %s WHERE subscription_id = %s",
+            [graph, fees, name],
+        )
+        if not user:
+            self.con.execute(
+                "INSERT INTO robosystems.graphs (graph_id, customer_id, created_at) VALUES (%s, %s, %s)",
+                [graph, account.customer, at],
+            )
+        self.subscriptions.move(self.subscriptions.get(name), "active", at=at)
+        account.lives.append(Life(name, at, [(at, plan)], fees))
 
     def credits(self, top: int = 4000) -> Decimal:
         return Decimal(self.random.randrange(1, top * 1_000_000)).scaleb(-6)
@@ -73,20 +128,51 @@ class Group:
                 self.monthly()
             for graph, account in self.accounts.items():
                 self.act(graph, account)
-            if self.random.random() < 0.4:
-                self.bill()
+            for often, work in ((0.4, self.bill), (0.5, self.tick), (0.1, self.allocate), (0.1, self.void)):
+                if self.random.random() < often:
+                    work()
 
     def monthly(self) -> None:
+        """The monthly job; one that looks far back finds what was voided long ago."""
         month = month_of(self.now)
+        last = previous_month(month)
+        since = self.random.choice((None, last, previous_month(previous_month(last))))
         self.done_months.add(month)
         for _ in range(self.random.choice((1, 1, 2))):
-            bill_overage(self.con, previous_month(month), at=self.now)
+            bill_month(self.con, last, since=since, at=self.now)
             allocate(self.con, month, at=self.now)
+            apply_upgrades(self.con, at=self.now)
             expire_credits(self.con, at=self.now)
+        self.invoices.bill(self.now, last, since or previous_month(last), self.accounts)
         for account in self.accounts.values():
-            account.overage(self.now, previous_month(month))
             account.allowance(self.now, month)
+            account.larger_plans(self.now)
             account.expire(self.now)
+
+    def allocate(self) -> None:
+        """Allowances once more: those who have become active since get theirs."""
+        allocate(self.con, month_of(self.now), at=self.now)
+        for account in self.accounts.values():
+            account.allowance(self.now, month_of(self.now))
+
+    def tick(self) -> None:
+        """As the sensor does every minute: changes of plan take effect."""
+        apply_upgrades(self.con, at=self.now)
+        for account in self.accounts.values():
+            account.larger_plans(self.now)
+
+    def void(self) -> None:
+        sent = [invoice for invoice in self.invoices.all if invoice.state == "open"]
+        if sent:
+            invoice = self.random.choice(sent)
+            row = self.con.execute(
+                "SELECT series || '-' || lpad(number::text, 6, '0') FROM robosystems.invoices"
+                " WHERE (customer_id, issued_at, period) = (%s, %s, %s)",
+                [invoice.customer, invoice.issued_at, invoice.period],
+            ).fetchone()
+            assert row is not None
+            void_invoice(self.con, row[0], "wrong", at=self.now)
+            self.invoices.void(self.now, invoice, self.accounts)
 
     def bill(self) -> None:
         last = self.now.date() - timedelta(days=1)
@@ -100,7 +186,7 @@ class Group:
     def act(self, graph: str, account: Account) -> None:
         verb = self.random.choices(
             ("consume", "again", "grant", "reserve", "refund", "plan", "state", "measure", "nothing"),
-            (30, 5, 12, 8, 6, 2, 2, 15, 20),
+            (30, 5, 12, 8, 6, 5, 5, 15, 20),
         )[0]
         getattr(self, verb)(graph, account)
 
@@ -179,31 +265,61 @@ class Group:
         )
 
     def plan(self, graph: str, account: Account) -> None:
-        plan = self.random.choice([p for p in PLANS if p != account.plans[-1][1]])
-        if account.plans[-1][0] < self.now:
-            change_plan(self.con, graph, plan, self.now)
-            account.plans.append((self.now, plan))
+        """Another plan, now or later; some at the very beginning of the next month."""
+        life, family = account.life, FAMILIES["repository" if ":" in graph else "graph"]
+        if life.state in ("canceled", "ended") or life.plans[-1][0] >= self.now:
+            return
+        plan = self.random.choice([p for p in family if p != life.plans[-1][1]])
+        days = self.random.choice((0, 0, 3, 20))
+        moment = self.random.choice(
+            (self.now + timedelta(days=days), start_of(next_month(month_of(self.now)))) if days else (self.now,)
+        )
+        self.subscriptions.change_plan(life.name, plan, effective_at=moment, at=self.now)
+        life.plans.append((moment, plan))
 
     def state(self, graph: str, account: Account) -> None:
-        account.state = {"active": "past_due", "past_due": "active"}[account.state]
-        move(self.con, graph, account.state, self.now)
+        """Fall behind, pause, cancel, come back; a repository whose subscription is over is ordered again."""
+        life, ends = account.life, None
+        if life.state == "ended":
+            if ":" in graph:
+                self.order(graph, account, self.now)
+                self.first_allowance(graph, account)
+            return
+        if life.state == "canceled":
+            to = "ended" if life.ends_at and life.ends_at <= self.now else "active"
+            ends = life.ends_at if to == "ended" else None
+        else:
+            to = self.random.choice(
+                [s for s in ("active", "active", "past_due", "paused", "canceled") if s != life.state]
+            )
+            if to == "canceled":
+                ends = self.now + timedelta(hours=self.random.choice((0, 30, 200, 800)))
+        seen = self.subscriptions.get(life.name)
+        self.subscriptions.move(seen, to, at=self.now, ends_at=ends)  # pyright: ignore[reportArgumentType] - a state
+        life.become(self.now, to, ends)
+
+    def first_allowance(self, graph: str, account: Account) -> None:
+        first_allowance(self.con, graph, account.life.plans[0][1], self.now, at=self.now)
+        account.allowance(self.now, month_of(self.now))
 
     def measure(self, graph: str, account: Account) -> None:
         """Snapshots of one of the last days, as far as that day has none."""
         day = datetime.combine(
             self.now.date() - timedelta(days=self.random.randrange(0, 4)), datetime.min.time(), UTC
         )
-        if any(hour.date() == day.date() for hour in account.snapshots):
+        life = account.life
+        if ":" in graph or any(hour.date() == day.date() for hour in account.snapshots):
             return
-        mean = PLANS[account.plans[-1][1]][1] * GB
+        mean = self.catalog.version(life.plan_at(self.now), self.now).included_gb * GB
         hours = min(24, max(0, int((self.now - day) / timedelta(hours=1))))
         for hour in range(hours):
             moment = day + timedelta(hours=hour)
-            since = max(moment, account.activated_at)
-            plan = account.plan_at(since)
+            since = max(moment, life.activated_at)
+            plan = life.plan_at(since)
+            included = self.catalog.version(plan, since).included_gb
             size = None if self.random.random() < 0.1 else self.random.randrange(0, 3 * mean)
-            account.snapshots[moment] = (size, PLANS[plan][1])
-            snapshots(self.con, self.ids[graph], moment, [size], plan, PLANS[plan][1])
+            account.snapshots[moment] = (size, included)
+            snapshots(self.con, self.ids[graph], moment, [size], plan, included)
 
     @staticmethod
     def succeeds(work: Any, refusal: type[QuaysideError]) -> bool:
@@ -228,14 +344,18 @@ class Group:
             assert left == sorted(g.left for g in account.grants if g.left), (
                 f"seed {self.seed}, {graph}: grants"
             )
-            cents = [
-                row[0]
-                for row in self.con.execute(
-                    "SELECT amount_cents FROM robosystems.invoice_lines WHERE graph_id = %s ORDER BY id",
-                    [graph],
-                )
-            ]
-            assert cents == account.invoiced_cents, f"seed {self.seed}, {graph}: invoices"
+        found = self.con.execute(
+            "SELECT i.issued_at, i.customer_id, i.period, i.state, i.total_cents, l.kind, coalesce(l.subscription_id, l.graph_id),"
+            " l.period, coalesce(l.plan, ''), l.quantity, l.amount_cents"
+            " FROM robosystems.invoices AS i JOIN robosystems.invoice_lines AS l ON l.invoice_id = i.id"
+        ).fetchall()
+        expected = [
+            (i.issued_at, i.customer, i.period, i.state, i.cents, line.kind, *line.what, line.quantity, line.cents)
+            for i in self.invoices.all
+            for line in i.lines
+        ]
+        found, expected = sorted(found), sorted(expected)
+        assert found == expected, f"seed {self.seed}, invoices: {difference(found, expected)}"
         for check in BOOKS:
             found = self.con.execute(check.query.encode(), {"now": self.now}).fetchall()
             assert found == [], f"seed {self.seed}: {check.name}: {found[:3]}"

@@ -5,30 +5,12 @@ It knows nothing of SQL, settles grants at once, keeps everything in lists, and 
 
 from __future__ import annotations
 
-import calendar
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 
-PLANS = {"standard": (8000, 10), "large": (32000, 50), "xlarge": (100000, 100)}
-STEP = Decimal("0.000001")
-GB = 1 << 30
-
-
-def rounded(value: Fraction, places: int = 6) -> Decimal:
-    """Half to even, as Python's own round does it."""
-    return Decimal(round(value * 10**places)).scaleb(-places).quantize(STEP if places == 6 else Decimal(1))
-
-
-def month_start(day: date) -> datetime:
-    return datetime(day.year, day.month, 1, tzinfo=UTC)
-
-
-def month_after(moment: datetime) -> datetime:
-    return (moment.replace(day=1) + timedelta(days=32)).replace(
-        day=1, hour=0, minute=0, second=0, microsecond=0
-    )
+from tests.robosystems.model_plans import GB, Catalog, Life, days_of, month_after, month_start, rounded
 
 
 @dataclass
@@ -45,22 +27,27 @@ class ModelGrant:
 
 @dataclass
 class Account:
-    """One graph: its balance, grants, book, and what was done for it once."""
+    """One graph, or one user of a repository: its subscriptions, balance, grants, book, and what was done for it once."""
 
-    plan: str
-    activated_at: datetime
+    catalog: Catalog
+    customer: str
     may_overdraw: bool
-    state: str = "active"
+    lives: list[Life] = field(default_factory=list)
     balance: Decimal = Decimal(0)
     grants: list[ModelGrant] = field(default_factory=list)
     book: list[tuple[datetime, str, Decimal, Decimal]] = field(default_factory=list)
     done: dict[str, Decimal] = field(default_factory=dict)
-    plans: list[tuple[datetime, str]] = field(default_factory=list)
     snapshots: dict[datetime, tuple[int | None, int]] = field(default_factory=dict)
+    #: By month: plans that brought credits.
+    brought: dict[date, list[str]] = field(default_factory=dict)
     reversed: dict[str, Decimal] = field(default_factory=dict)
     held: dict[str, tuple[Decimal, datetime]] = field(default_factory=dict)
-    invoiced_cents: list[int] = field(default_factory=list)
     last: datetime = datetime(1, 1, 1, tzinfo=UTC)
+
+    @property
+    def life(self) -> Life:
+        """The subscription of today; those before it are over."""
+        return self.lives[-1]
 
     def _book(self, at: datetime, kind: str, change: Decimal) -> None:
         self.last = max(self.last, at)
@@ -109,7 +96,7 @@ class Account:
 
     def free(self, at: datetime) -> Decimal:
         """What can be consumed once expiry is done and overdue reservations are over."""
-        later = Account(self.plan, self.activated_at, True, balance=self.balance)
+        later = Account(self.catalog, self.customer, True, balance=self.balance)
         later.grants = [replace(grant) for grant in self.grants]
         later.held = dict(self.held)
         later.expire(at)
@@ -151,27 +138,57 @@ class Account:
         self.give(at, "refund", amount)
         return True
 
-    def plan_at(self, moment: datetime) -> str:
-        return [plan for at, plan in self.plans if at <= moment][-1]
-
     def allowance(self, at: datetime, month: date) -> None:
-        start = month_start(month)
-        key = f"allowance:{month:%Y-%m}"
-        until = month_after(start)
-        if key in self.done or self.activated_at >= until or self.state != "active":
+        """A month's credits, once a month; a subscription that begins in it gets those of its days."""
+        start, life = month_start(month), self.life
+        key, until = f"allowance:{month:%Y-%m}", month_after(start)
+        if key in self.done or life.activated_at >= until or life.state != "active":
             return
-        since = max(start, self.activated_at)
-        days = calendar.monthrange(month.year, month.month)[1]
-        credits = rounded(Fraction(PLANS[self.plan_at(since)][0] * (days - since.day + 1), days))
+        since = max(start, life.activated_at)
+        version = self.catalog.version(life.plan_at(since), since)
+        credits = rounded(Fraction(version.credits * (days_of(month) - since.day + 1), days_of(month)))
         self.done[key] = credits
+        self.brought[month] = [life.plan_at(since)]
         self.give(
             at,
             "allowance",
             credits,
             expires_at=until,
-            rollover=Decimal(PLANS[self.plan_at(since)][0]),
+            rollover=Decimal(version.credits),
             rollover_until=month_after(until),
         )
+
+    def larger_plans(self, at: datetime) -> None:
+        """What changes to larger plans bring, of this month and the last: the difference to the largest plan so far."""
+        oldest = month_start((month_start(at) - timedelta(days=1)).date())
+        had: dict[date, list[str]] = {}
+        for moment, plan in self.life.plans[1:]:
+            start = month_start(moment.date())
+            month, key = start.date(), f"larger:{moment}"
+            if moment > at or moment <= max(start, self.life.activated_at):
+                continue
+            when = max(start, self.life.activated_at)
+            before = [*had.get(month, []), *self.brought.get(month, [])]
+            had.setdefault(month, []).append(plan)
+            if start < oldest or self.life.state != "active" or key in self.done or month not in self.brought:
+                continue
+            version = self.catalog.version(plan, when)
+            best = max(self.catalog.version(name, when).credits for name in before)
+            if version.credits <= best:
+                continue
+            left = days_of(month) - moment.day + 1
+            credits = rounded(Fraction((version.credits - best) * left, days_of(month)))
+            self.done[key] = credits
+            self.brought[month].append(plan)
+            expires = month_after(max(start, month_start(at.date())))
+            self.give(
+                at,
+                "allowance",
+                credits,
+                expires_at=expires,
+                rollover=Decimal(version.credits - best),
+                rollover_until=month_after(expires),
+            )
 
     def bill_day(self, at: datetime, day: date) -> None:
         hours = {h: s for h, s in self.snapshots.items() if h.date() == day and s[0] is not None}
@@ -188,13 +205,14 @@ class Account:
         if credits:
             self.take(at, "storage", credits)
 
-    def overage(self, at: datetime, month: date) -> None:
+    def overage(self, at: datetime, month: date) -> Decimal:
+        """What was owed at the end of a month, as far as it still is: cleared, once."""
         until = month_after(month_start(month))
         before = [balance for booked, _, _, balance in self.book if booked < until]
         key = f"overage:{month:%Y-%m}"
         owed = min(-before[-1], -self.balance) if before else Decimal(0)
         if owed <= 0 or key in self.done:
-            return
+            return Decimal(0)
         self.done[key] = owed
-        self.invoiced_cents.append(round(Fraction(owed) * Fraction(1, 2)))
         self._book(at, "overage", owed)
+        return owed

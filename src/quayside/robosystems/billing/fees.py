@@ -34,11 +34,12 @@ WITH spent AS (
     CROSS JOIN LATERAL (
         SELECT month, (month + interval '1 month')::date AS next, (month + interval '1 month')::date - month AS days,
                -- Nothing changed in it or since: it needs no look at its days.
-               greatest(s.activated_at, s.plan_at, s.state_at, s.fees_from{_MIDNIGHT}) <= month{_MIDNIGHT} AS whole
+               s.state IN ('active', 'past_due')
+                   AND greatest(s.activated_at, s.plan_at, s.state_at, s.fees_from{_MIDNIGHT}) <= month{_MIDNIGHT} AS whole
         FROM unnest({months}) AS month
     ) AS m
     CROSS JOIN LATERAL (
-        SELECT m.month AS day, m.days, s.plan WHERE m.whole AND s.state IN ('active', 'past_due')
+        SELECT m.month AS day, m.days, s.plan WHERE m.whole
         UNION ALL
         SELECT o.day, 1, o.plan
         FROM (SELECT g.day, {plan_at("g.ends")} AS plan, {state_at("g.ends")} AS state
@@ -50,6 +51,9 @@ WITH spent AS (
            OR (o.state IN ('canceled', 'ended') AND coalesce(s.ends_at > o.day{_MIDNIGHT}, true))
     ) AS d
     WHERE s.fees_from < m.next AND s.activated_at < m.next{_MIDNIGHT}
+      -- Paused or over since before it: nor do the days of that.
+      AND (s.state_at > m.month{_MIDNIGHT} OR s.state IN {_PAYING}
+           OR (s.state IN ('canceled', 'ended') AND coalesce(s.ends_at > m.month{_MIDNIGHT}, true)))
     GROUP BY s.subscription_id, s.customer_id, s.graph_id, m.month, m.days, d.plan
 )
 SELECT f.customer_id, 'subscription', f.graph_id, f.subscription_id, f.month,
