@@ -5,7 +5,8 @@
 Every batch runs file → ingest → features → scores on the platform under test; it is killed one to three times on the
 way (half of the kills aimed at a moment in which rows are being written) and then run to its end, once more on top, and
 by two processes at once. What the platform then holds must equal, row for row and apart from clock times, what an
-undisturbed platform holds. ``--without lock`` and ``--without transaction`` take a guard out; the harness must then fail.
+undisturbed platform holds. ``--without lock transaction`` takes guards out afterwards, one after the other, and stages what
+each prevents; the harness must then fail of each. The two platforms get servers of their own, or ``--databases`` of yours.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,8 +54,13 @@ WRITING = ("writing", "committing", "mirroring")
 cell = PhaseCell()
 
 
-def settings_of(home: Path) -> Settings:
-    return Settings(_env_file=None, QUAYSIDE_HOME=str(home))  # pyright: ignore[reportCallIssue]
+#: How often a guard's absence is tried: twins of the lock, statements of a write for the transaction.
+WITHOUT = {"lock": 1, "transaction": 20}
+
+
+def settings_of(home: Path, database_url: str | None = None) -> Settings:
+    given = {} if database_url is None else {"QUAYSIDE_DATABASE_URL": database_url}
+    return Settings(_env_file=None, QUAYSIDE_HOME=str(home), **given)  # pyright: ignore[reportCallIssue]
 
 
 class Mortal:
@@ -178,13 +184,14 @@ def differences(a: dict[str, tuple[Any, ...]], b: dict[str, tuple[Any, ...]]) ->
 class Harness:
     """One run of the harness: its platforms, its random numbers, what it counted and what it found wrong."""
 
-    def __init__(self, seed: int, without: str | None) -> None:
+    def __init__(self, seed: int, databases: Sequence[str | None] = (None, None)) -> None:
         self.random = random.Random(seed)
-        self.without = without
+        self.without: str | None = None
         self.folder = Path(tempfile.mkdtemp(prefix="quayside-faults-"))
         self.folder.chmod(0o711)  # as root, the database server's own user has to pass
         self.tested, self.undisturbed = (
-            settings_of(self.folder / name) for name in ("tested", "undisturbed")
+            settings_of(self.folder / name, database)
+            for name, database in zip(("tested", "undisturbed"), databases, strict=True)
         )
         self.phases: Counter[str] = Counter()
         self.problems: list[str] = []
@@ -195,7 +202,9 @@ class Harness:
 
     def __exit__(self, *_: object) -> None:
         for settings in (self.tested, self.undisturbed):
-            quayside.foundation.postgres.EmbeddedPostgres(settings.home).stop()
+            server = quayside.foundation.postgres.EmbeddedPostgres(settings.home)
+            if server.home.is_dir():
+                server.stop()
         shutil.rmtree(self.folder)
 
     def guard(self) -> Callable[[str], AbstractContextManager[None]] | None:
@@ -343,6 +352,15 @@ class Harness:
                 f"{batch_id}, two runs at once: {d}" for d in differences(self.now(batch_id), self.expected)
             ]
 
+    def take_out(self, guard: str) -> list[str]:
+        """What goes wrong without a guard, where it would strike."""
+        before, self.problems, self.without = self.problems, [], guard
+        try:
+            {"lock": self.twins, "transaction": self.between_statements}[guard](WITHOUT[guard])
+            return self.problems
+        finally:
+            self.problems, self.without = before, None
+
     def killed_writing(self) -> int:
         return sum(self.phases[phase] for phase in WRITING)
 
@@ -360,13 +378,15 @@ def main() -> int:
         help="kill after each of the first n statements of a write",
     )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--without", choices=["lock", "transaction"])
+    parser.add_argument("--without", choices=list(WITHOUT), nargs="*", default=[])
+    parser.add_argument("--databases", nargs=2, default=(None, None), metavar="URL")
     chosen = parser.parse_args()
-    with Harness(chosen.seed, chosen.without) as harness:
+    with Harness(chosen.seed, chosen.databases) as harness:
         harness.expect()
         harness.twins(chosen.twins)
         harness.between_statements(chosen.between_statements)
         harness.kills(chosen.kills)
+        without = {guard: harness.take_out(guard) for guard in chosen.without}
         report = {
             "seed": chosen.seed,
             "batches": harness.batches,
@@ -375,9 +395,10 @@ def main() -> int:
             "phases": dict(harness.phases),
             "twins": chosen.twins,
             "problems": harness.problems,
+            "without": without,
         }
     print(json.dumps(report, indent=2))
-    return 1 if harness.problems else 0
+    return 1 if harness.problems or any(without.values()) else 0
 
 
 if __name__ == "__main__":
