@@ -12,6 +12,19 @@ from quayside.dataloader.dagster.plane import LocalPlane
 from quayside.dataloader.dagster.resources import LakebaseResource
 from quayside.dataloader.dagster.run_status import RUN_STATUS_SENSORS
 from quayside.dataloader.dagster.sensors import master_sensor
+from quayside.dataloader.request import STRATEGIES
+
+#: What a load imports when it comes to need it, imported by the warm launcher's server before it forks runs (docs/launcher.md).
+PRELOADED = [
+    "quayside.dataloader.dataloader_pipe",
+    "quayside.dataloader.together",
+    "quayside.dataloader.destinations.ducklake",
+    "quayside.dataloader.sources.embedded",
+    "quayside.dataloader.sources.files",
+    "quayside.dataloader.sources.mysql",
+    "quayside.dataloader.sources.postgresql",
+    *(f"quayside.dataloader.strategies.{name}" for name in STRATEGIES),
+]
 
 
 def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -27,6 +40,7 @@ def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definiti
         },
         # The load itself is a process of its own; a step's process would only import everything once more.
         executor=dg.in_process_executor,
+        metadata={"warm_launcher/preload": PRELOADED},
     )
 
 

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from quayside.foundation.dagster.launcher import openness, protocol
 from quayside.foundation.dagster.launcher.processes import Process, Records, memory_mb
@@ -38,6 +38,8 @@ PRELOADED: Final = (
     "dagster._core.executor.in_process",
     "dagster._grpc.impl",
 )
+#: Metadata of a location's `Definitions`: a list of modules that its runs import late and its server is to import beforehand.
+PRELOAD_KEY: Final = "warm_launcher/preload"
 
 
 @dataclass(frozen=True)
@@ -116,13 +118,18 @@ class Server:
         with self._sources.recording():
             for name in PRELOADED:
                 importlib.import_module(name)
-            for name in task.preload:
+            load_data = deserialize_value(task.load_data, RepositoryLoadData) if task.load_data else None
+            definition = repository.with_repository_load_data(load_data).get_definition()
+            definition.load_all_definitions()
+            own = (definition.metadata or {}).get(PRELOAD_KEY)
+            modules: Any = own.value if isinstance(own, dg.JsonMetadataValue) else []
+            for name in [*task.preload, *modules]:
                 try:
                     importlib.import_module(name)
                 except ModuleNotFoundError as error:
                     LOGGER.warning("%s cannot be imported before runs of %s: %s.", name, task.location, error)
-            load_data = deserialize_value(task.load_data, RepositoryLoadData) if task.load_data else None
-            repository.with_repository_load_data(load_data).get_definition().load_all_definitions()
+        # What every run asks first: its statement is compiled, and what the storage learns about its tables known, for all.
+        instance.get_run_by_id("none")
         close_connections(instance)
         self._warm = Warm(instance, repository, self._records, task.socket, task.mirror_logs)
         found = openness.what_is_open(self._own_descriptors())
