@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from quayside.foundation.errors import InputError
-from quayside.foundation.lake.sql import identifier
+from quayside.foundation.lake.sql import identifier, literal
 
 if TYPE_CHECKING:
     from quayside.dataloader.request import LoadRequest
@@ -33,6 +33,8 @@ _NUMBERS = (
     "UBIGINT",
     "HUGEINT",
 )
+
+_TYPES: Final = {"zoned": "TIMESTAMP WITH TIME ZONE", "naive": "TIMESTAMP", "date": "DATE"}
 
 
 @dataclass(frozen=True)
@@ -122,8 +124,16 @@ class Cursor:
         name = identifier(column)
         if self.kind == "number":
             return f"max({name})::VARCHAR"
-        type_ = {"zoned": "TIMESTAMP WITH TIME ZONE", "naive": "TIMESTAMP", "date": "DATE"}[self.kind]
+        type_ = _TYPES[self.kind]
         return f"max({name}::{type_}) FILTER (WHERE isfinite({name}::{type_}))::VARCHAR"
+
+    def literal(self, value: CursorValue) -> str:
+        """SQL of a value. A bound value says the same, but a lake's files are chosen before it is known."""
+        return (
+            f"{Decimal(str(value)):f}"
+            if self.kind == "number"
+            else f"{_TYPES[self.kind]} {literal(str(value))}"
+        )
 
 
 def _kind(type_: str) -> Kind | None:

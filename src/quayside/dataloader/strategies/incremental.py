@@ -35,7 +35,7 @@ def _window(load: Load) -> Done:
     after = load.cursor_of(STAGE, columns)
     # Rows above the cursor are new or changed; those of the lookback mostly neither, and are not written again.
     compare = known > 0 or capped
-    if compare and load.drop_unchanged(columns, lower):
+    if compare and load.drop_unchanged(columns, lower, None if capped else before):
         compare = False
         if after == load.cursor.text(before) and not load.scalar(f"SELECT count(*) FROM {STAGE}"):  # noqa: S608  our own
             return Done(cursor=after)

@@ -289,8 +289,9 @@ class Load:
         )
         return self.scalar(f"SELECT count(*) - count(DISTINCT row({key})) FROM {relation}") if any(met) else 0
 
-    def drop_unchanged(self, columns: SchemaPlan, lower: CursorValue) -> bool:
-        """Take staged rows away that the table holds as they are, looking only among its rows from `lower` of the cursor on.
+    def drop_unchanged(self, columns: SchemaPlan, lower: CursorValue, upper: CursorValue | None) -> bool:
+        """Take staged rows away that the table holds as they are, looking only among rows from `lower` of the cursor to
+        `upper` (None = to the end).
 
         Those are few and mostly in the files of the last commits, where comparing in the merge would read every column of
         the whole table. False when it cannot be told, since columns change with this load.
@@ -298,12 +299,17 @@ class Load:
         stored, given = self.destination.columns() or {}, list(columns.expressions)
         if any(stored.get(name) != columns.columns[name] for name in given):
             return False
+        assert self.cursor is not None
+        cursor = identifier(self.cursor_column(columns))
+        window = f"{cursor} >= {self.cursor.literal(lower)}"
+        if upper is not None:
+            window += f" AND {cursor} <= {self.cursor.literal(upper)}"
+        live = f" AND {IS_DELETE} IS NOT TRUE" if self.soft and IS_DELETE in stored else ""
         same = " AND ".join(f"t.{name} IS NOT DISTINCT FROM s.{name}" for name in map(identifier, given))
-        live = f" AND t.{IS_DELETE} IS NOT TRUE" if self.soft and IS_DELETE in stored else ""
+        # EXISTS would be planned with a second join and a grouping, over all columns each.
         self.con.execute(
-            f"DELETE FROM {STAGE} s WHERE EXISTS (SELECT 1 FROM {self.destination.relation()} t "
-            f"WHERE t.{identifier(self.cursor_column(columns))} >= ? AND {same}{live})",
-            [lower],
+            f"DELETE FROM {STAGE} WHERE rowid IN (SELECT s.rowid FROM {STAGE} s SEMI JOIN "
+            f"(SELECT * FROM {self.destination.relation()} WHERE {window}{live}) t ON {same} WHERE {window})"
         )
         return True
 
