@@ -144,6 +144,34 @@ def test_a_source_that_gives_nothing_is_told_too(
     assert isinstance(load.error(), CancelledError)
 
 
+def test_a_lookup_that_waits_is_told_too(mariadb: SourceServer, loading: Any):
+    # The name of a table that is being made is locked: the server answers nothing about it until it is there.
+    mariadb.run("CREATE TABLE IF NOT EXISTS one SELECT 1 AS id")
+    sleep = "SELECT ID, INFO FROM information_schema.PROCESSLIST WHERE STATE = %s"
+    with (
+        closing(mariadb.connect()) as admin,
+        closing(admin.cursor()) as cursor,
+        ThreadPoolExecutor(1) as pool,
+    ):
+
+        def waiting(state: str) -> Any:
+            cursor.execute(sleep, [state])
+            return cursor.fetchall()
+
+        maker = pool.submit(mariadb.run, "CREATE TABLE made AS SELECT SLEEP(600) AS id FROM one")
+        try:
+            assert processes.wait_until(lambda: waiting("User sleep"), 60)
+            load = loading(mariadb.request("made", destination_table_name="made", config_id=730))
+            assert processes.wait_until(lambda: waiting("Waiting for table metadata lock"), 60)
+            load.stop.set()
+            assert isinstance(load.error(), CancelledError)
+            assert waiting("Waiting for table metadata lock") == ()
+        finally:
+            for number, _ in waiting("User sleep"):
+                cursor.execute(f"KILL QUERY {number}")
+            maker.exception(60)
+
+
 def test_rows_of_files_are_counted_while_they_pass(
     shared_settings: Settings, shared_con: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Self
 
 from quayside.dataloader.errors import CancelledError
-from quayside.foundation.errors import QuaysideError
+from quayside.foundation.errors import sentence
+from quayside.foundation.secrets import redact
 
 if TYPE_CHECKING:
     import duckdb
@@ -47,7 +48,7 @@ class Cancelling:
         self._fence = fence
         self._cancelled = cancelled
         self._on_progress = on_progress
-        self._cancel_source = cancel_source
+        self._cancel_source = cancel_source or (lambda: None)
         self._committing = threading.Lock()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
@@ -120,12 +121,11 @@ class Cancelling:
                 return
             # First DuckDB: what the source says of being cancelled is then what it waits for, and no error of its own.
             self._con.interrupt()
-            self._interrupt_source()
-            if self._cancel_source is not None:
+            for tell in (self._interrupt_source, self._cancel_source):
                 try:
-                    self._cancel_source()
-                except QuaysideError as error:
-                    _log.warning("The source could not be told to stop: %s", error)
+                    tell()
+                except Exception as error:  # noqa: BLE001 - a driver's surprise must not end the only one who can stop
+                    _log.warning("The source could not be told to stop: %s", redact(sentence(error)))
 
     def _tell(self, on_progress: Callable[[int, int | None], None]) -> None:
         """Never fewer rows than before: readers that have ended are not counted until their portion is."""

@@ -88,7 +88,7 @@ def load_table(
         con.execute("SET TimeZone = 'UTC'")
         # Where the lake is the default, DuckDB asks its catalog about every function and name: 10 ms a statement.
         con.execute("USE memory")
-        ends = partial(cancel, settings, request, mark()) if source is None else None
+        ends = partial(cancel, settings, con, request, mark()) if source is None else None
         watched = stack.enter_context(Cancelling(con, fence or NoFence(), cancelled, on_progress, ends))
         watched.check()
         with _stopped(watched):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -22,6 +23,7 @@ from quayside.dataloader.sources.dbapi import DbApiSource
 from quayside.dataloader.sources.dialect import Dialect
 from quayside.dataloader.sources.source import Comparison
 from quayside.foundation.errors import InputError, QuaysideError
+from quayside.foundation.processes import wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -143,6 +145,34 @@ def test_an_error_of_the_driver_keeps_its_meaning(
         meaning = table.explain(raised.value)
         assert isinstance(meaning, UnsupportedTypeError)
         assert "Column 'note' (int32)" in str(meaning)
+
+
+class Stoppable(Streaming):
+    server: SourceServer
+
+    def cancel(self, connection: Any) -> None:
+        self.server.run(f"KILL QUERY {connection.thread_id()}")
+
+
+def test_what_is_read_is_told_to_end_by_its_connection(
+    offers: SourceServer, shared_con: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(globals(), "Streaming", Stoppable)
+    monkeypatch.setattr(Stoppable, "server", offers, raising=False)
+    sleeping = "SELECT 1 FROM information_schema.PROCESSLIST WHERE STATE = 'User sleep'"
+    schema = pa.schema([("id", pa.int64())])
+    with (
+        of_mariadb(shared_con, offers, "(SELECT SLEEP(600) AS id) AS q", schema) as table,
+        ThreadPoolExecutor(1) as pool,
+        closing(offers.connect()) as admin,
+        closing(admin.cursor()) as cursor,
+    ):
+        read = pool.submit(lambda: shared_con.execute(f"FROM {table.relation()}").fetchall())
+        assert wait_until(lambda: cursor.execute(sleeping) or read.done(), 60)
+        table.interrupt()
+        error = read.exception(60)
+        assert isinstance(error, duckdb.Error)
+        assert isinstance(table.explain(error), SourceUnavailableError)
 
 
 def test_another_driver_in_ten_lines(tmp_path: Path, shared_con: duckdb.DuckDBPyConnection, rows: Any):

@@ -124,6 +124,22 @@ def test_a_refused_connection_to_snowflake(closed_port: int):
     assert PASSWORD not in str(error)
 
 
+def test_who_cannot_be_told_to_stop_says_so(closed_port: int):
+    with duckdb.connect() as con, pytest.raises(SourceUnavailableError) as raised:
+        registry.cancel(make_settings(), con, request_of("clickhouse", closed_port), "[3fa9c1-5b2]")
+    assert str(raised.value).startswith("Source the_source does not answer: ")
+    assert PASSWORD not in str(raised.value)
+
+
+def test_what_sql_server_is_told_to_stop_by_is_there():
+    """It is the driver's own, and may go with its next release."""
+    try:
+        bindings = importlib.import_module("mssql_python.ddbc_bindings")
+    except ImportError:
+        pytest.skip("the driver's libraries are not installed")
+    assert callable(bindings.SqlHandle._cancel)
+
+
 @pytest.mark.parametrize("db_type", VENDORS)
 def test_without_its_driver_the_extra_is_named(db_type: str, monkeypatch: pytest.MonkeyPatch):
     module, extra, _ = VENDORS[db_type]

@@ -20,6 +20,7 @@ from quayside.dataloader.errors import UnsupportedTypeError
 from quayside.dataloader.sources.dialect import Dialect
 from quayside.dataloader.sources.drivers import as_table, meaning, needs_driver
 from quayside.dataloader.sources.fields import PROTECTION, Field, whole
+from quayside.dataloader.sources.mark import mark, marked
 from quayside.foundation.errors import QuaysideError
 
 if TYPE_CHECKING:
@@ -83,6 +84,21 @@ def open(
         yield table
 
 
+def cancel(
+    con: duckdb.DuckDBPyConnection, request: LoadRequest, fields: Mapping[str, str], load: str
+) -> None:
+    """End the statements of the clients marked `load`; see `quayside.dataloader.sources.registry.cancel`."""
+    del con
+    source = request.db_config_key
+    brief = {**fields, "connect_timeout_seconds": "2", "statement_timeout_seconds": "5"}
+    try:
+        with closing(_client(source, brief, fields["application_name"])) as client:
+            # A user may end statements of its own, also one that may only read.
+            client.command(f"KILL QUERY WHERE http_user_agent LIKE '%{load}%' ASYNC")
+    except Exception as error:  # noqa: BLE001  what `_meaning` does not know is raised as it is
+        raise _meaning(error, source, fields) or error from None
+
+
 class ClickHouseSource:
     """A table or query; `quayside.dataloader.sources.arrow.ArrowSource`."""
 
@@ -94,6 +110,8 @@ class ClickHouseSource:
 
         self._source = request.db_config_key
         self._fields = fields
+        # DuckDB pulls on threads of its own, which have marks of theirs.
+        self._name = marked(fields["application_name"], mark())
         self._client = self._connect()
         if request.query:
             self.name, self._from = "the query", f"(\n{request.query.strip().rstrip(';')}\n)"
@@ -162,35 +180,12 @@ class ClickHouseSource:
                     yield self._exact(batch.rename_columns(list(columns)), schema)
 
     def explain(self, error: Exception) -> QuaysideError | None:
-        from clickhouse_connect.driver.exceptions import ClickHouseError
-
-        if isinstance(error, ClickHouseError):
-            # The sentence that ends in the name of the error; what follows is the address and the version.
-            return meaning(str(error).partition(" (for url")[0], self._source, self._fields, _DENIED, _LOST)
-        if isinstance(error, OSError):  # the stream broke off
-            return meaning(f"Connection: {error}", self._source, self._fields, _DENIED, _LOST)
-        return None
+        return _meaning(error, self._source, self._fields)
 
     def _connect(self) -> Any:
-        import clickhouse_connect
-
-        fields, source = self._fields, self._source
-        seconds = whole(source, fields, "statement_timeout_seconds")
+        seconds = whole(self._source, self._fields, "statement_timeout_seconds")
         try:
-            client = clickhouse_connect.get_client(
-                host=fields["host"],
-                port=whole(source, fields, "port"),
-                database=fields["service_name"],
-                username=fields["user"],
-                password=fields.get("password", ""),
-                secure=fields["secure"] == "true",
-                ca_cert=fields.get("ca_cert"),
-                connect_timeout=whole(source, fields, "connect_timeout_seconds"),
-                send_receive_timeout=seconds,
-                client_name=fields["application_name"],
-                autogenerate_session_id=False,
-                tz_mode="aware",
-            )
+            client = _client(self._source, self._fields, self._name)
             try:
                 [(readonly,)] = client.query("SELECT getSetting('readonly')").result_rows
                 if int(readonly) != 1:  # who may only read may not even say so
@@ -221,6 +216,37 @@ class ClickHouseSource:
                 "that is not UTF-8 can be read as hex(column) in a query."
             ) from None
         return batch
+
+
+def _client(source: str, fields: Mapping[str, str], name: str) -> Any:
+    """A client that the server's list of statements shows by this name."""
+    import clickhouse_connect
+
+    return clickhouse_connect.get_client(
+        host=fields["host"],
+        port=whole(source, fields, "port"),
+        database=fields["service_name"],
+        username=fields["user"],
+        password=fields.get("password", ""),
+        secure=fields["secure"] == "true",
+        ca_cert=fields.get("ca_cert"),
+        connect_timeout=whole(source, fields, "connect_timeout_seconds"),
+        send_receive_timeout=whole(source, fields, "statement_timeout_seconds"),
+        client_name=name,
+        autogenerate_session_id=False,
+        tz_mode="aware",
+    )
+
+
+def _meaning(error: Exception, source: str, fields: Mapping[str, str]) -> QuaysideError | None:
+    from clickhouse_connect.driver.exceptions import ClickHouseError
+
+    if isinstance(error, ClickHouseError):
+        # The sentence that ends in the name of the error; what follows is the address and the version.
+        return meaning(str(error).partition(" (for url")[0], source, fields, _DENIED, _LOST)
+    if isinstance(error, OSError):  # the stream broke off
+        return meaning(f"Connection: {error}", source, fields, _DENIED, _LOST)
+    return None
 
 
 @dataclass(frozen=True)

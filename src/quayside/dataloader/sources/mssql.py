@@ -117,6 +117,12 @@ class SqlServerSource(DbApiSource):
         )
         return least, greatest
 
+    def cancel(self, connection: Any) -> None:
+        # The driver keeps this to itself, and does so where one of its readers is closed while it reads.
+        for cursor in list(connection._cursors):
+            if (handle := cursor.hstmt) is not None:
+                handle._cancel()
+
     def bite(self, cursor: Any, size: int, schema: pa.Schema) -> pa.RecordBatch | None:
         batch = cursor.arrow_batch(size)
         return self.exact(batch, schema) if batch.num_rows else None

@@ -56,15 +56,6 @@ def open(
 
     _greet(request, fields)
     scanner.load(con, "mysql_scanner")
-    names = {
-        "HOST": "host",
-        "PORT": "port",
-        "DATABASE": "service_name",
-        "USER": "user",
-        "PASSWORD": "password",
-    }
-    values = {key: fields[name] for key, name in names.items() if name in fields}
-    values |= {name.upper(): fields[name] for name in ("ssl_mode", "ssl_ca") if name in fields}
     wanted = min(request.num_partitions or 1, whole(request.db_config_key, fields, "max_connections"))
     if not request.partition_column:
         wanted = 1
@@ -72,17 +63,71 @@ def open(
         try:
             # Of every connection that is opened from here on; times of the type timestamp travel in it.
             con.execute("SET mysql_session_time_zone = '+00:00'")
-            secret = stack.enter_context(scanner.secret(con, "mysql", values))
+            secret = stack.enter_context(scanner.secret(con, "mysql", _signing_in(fields)))
             readers = [
                 stack.enter_context(scanner.attached(con, "", "mysql", f", SECRET {secret}"))
                 for _ in range(max(1, wanted))
             ]
-            table = MySQLTable(con, request, fields, readers, secret)
+            table = MySQLTable(con, request, fields, readers)
             large = table.estimate() is None or (table.estimate() or 0) >= LARGE_ROWS
             table.counting = stack.enter_context(CountingFilter.made(con, large=large))
         except duckdb.Error as error:
             raise mysql_errors.of_text(str(error), request.db_config_key, fields) from None
         yield table
+
+
+def cancel(
+    con: duckdb.DuckDBPyConnection, request: LoadRequest, fields: Mapping[str, str], load: str
+) -> None:
+    """End the statements marked `load`, as their user may: the scanner waits for the server and hears of no interrupt.
+
+    See `quayside.dataloader.sources.registry.cancel`.
+    """
+    import duckdb
+
+    theirs = (
+        f"SELECT ID AS a FROM information_schema.PROCESSLIST WHERE INFO LIKE {_literal(f'%{_shown(load)}%')} "
+        "AND ID <> CONNECTION_ID()"
+    )
+    name = scanner.new_name()
+    _greet(request, {**fields, "connect_timeout_seconds": "2"})
+    try:
+        with (
+            closing(con.cursor()) as apart,
+            scanner.secret(apart, "mysql", _signing_in(fields)) as secret,
+        ):
+            # Not `scanner.attached`, which is read-only, and so would refuse to end anything.
+            apart.execute(f"ATTACH '' AS {name} (TYPE mysql, SECRET {secret})")
+            try:
+                found = apart.execute(f"FROM mysql_query('{name}', {literal(theirs)})").fetchall()
+                for (number,) in found:
+                    with suppress(duckdb.Error):  # it has ended by itself meanwhile
+                        apart.execute(f"CALL mysql_execute('{name}', 'KILL QUERY {int(number)}')")
+            finally:
+                apart.execute(f"DETACH {name}")
+    except duckdb.Error as error:
+        raise mysql_errors.of_text(str(error), request.db_config_key, fields) from None
+
+
+def _signing_in(fields: Mapping[str, str]) -> dict[str, str]:
+    """What a secret of the scanner holds."""
+    names = {
+        "host": "HOST",
+        "port": "PORT",
+        "service_name": "DATABASE",
+        "user": "USER",
+        "password": "PASSWORD",
+    }
+    return {
+        names.get(name, name.upper()): fields[name]
+        for name in (*names, "ssl_mode", "ssl_ca")
+        if name in fields
+    }
+
+
+def _shown(load: str) -> str:
+    """The mark of a load as it stands in its statements."""
+    return load.strip("[]")
 
 
 class MySQLTable:
@@ -96,16 +141,14 @@ class MySQLTable:
         request: LoadRequest,
         fields: Mapping[str, str],
         readers: Sequence[str],
-        secret: str,
     ) -> None:
         self._con = con
-        self._secret = secret
         self._request = request
         self._fields = fields
         self._readers = readers
         self._source = request.db_config_key
         self._mariadb: bool | None = None
-        self._mark = mark().strip("[]")
+        self._mark = _shown(mark())
         self._rows: int | None = None
         self.counting: CountingFilter | None = None
         self._timeout = whole(self._source, fields, "statement_timeout_seconds")
@@ -197,24 +240,6 @@ class MySQLTable:
                 f"text: CAST({_quote(column.name)} AS CHAR)."
             )
         return mysql_errors.of_reading(text, self._source, self._fields)
-
-    def interrupt(self) -> None:
-        """End this load's statements on the server, as their user may: a scanner that waits for a row waits for ever."""
-        import duckdb
-
-        mine = f"SELECT ID AS a FROM information_schema.PROCESSLIST WHERE INFO LIKE '%{self._mark}%' AND ID <> CONNECTION_ID()"
-        name = scanner.new_name()
-        with (
-            closing(self._con.cursor()) as apart,
-            suppress(duckdb.Error),
-        ):  # they may have ended by themselves
-            # The readers are read-only, and so would refuse.
-            apart.execute(f"ATTACH '' AS {name} (TYPE mysql, SECRET {self._secret})")
-            try:
-                for (number,) in apart.execute(f"FROM mysql_query('{name}', {literal(mine)})").fetchall():
-                    apart.execute(f"CALL mysql_execute('{name}', 'KILL QUERY {int(number)}')")
-            finally:
-                apart.execute(f"DETACH {name}")
 
     # -- what there is ---------------------------------------------------------------------------------------------
 

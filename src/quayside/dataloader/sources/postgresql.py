@@ -108,8 +108,11 @@ def _reader(stack: ExitStack, con: duckdb.DuckDBPyConnection, session: Session) 
         raise postgresql_errors.of_text(str(error), session.source, session.fields) from None
 
 
-def cancel(request: LoadRequest, fields: Mapping[str, str], load: str) -> None:
+def cancel(
+    con: duckdb.DuckDBPyConnection, request: LoadRequest, fields: Mapping[str, str], load: str
+) -> None:
     """End what a load runs on the server; see `quayside.dataloader.sources.registry.cancel`."""
+    del con  # psycopg is there, and asks faster
     postgresql_session.cancel(request, _of_catalog(request, fields), load)
 
 

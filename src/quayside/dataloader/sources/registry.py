@@ -85,15 +85,17 @@ def shares(request: LoadRequest) -> bool:
     return hasattr(source_module(request.db_type), "open_many")
 
 
-def cancel(settings: Settings, request: LoadRequest, load: str) -> None:
+def cancel(settings: Settings, con: duckdb.DuckDBPyConnection, request: LoadRequest, load: str) -> None:
     """Have the source end what the load with this mark runs there, where its ``db_type`` has a way: from any thread.
+
+    It is asked on a connection of its own, also while the source is being opened. `con` is the load's.
 
     Raises:
         QuaysideError: it could not be told.
     """
     module = source_module(request.db_type)
     if hasattr(module, "cancel"):
-        module.cancel(request, _fields(settings, module, request), load)
+        module.cancel(con, request, _fields(settings, module, request), load)
 
 
 def _fields(settings: Settings, module: ModuleType, request: LoadRequest) -> dict[str, str]:

@@ -19,6 +19,7 @@ from quayside.dataloader.sources.dbapi import DbApiSource, columns_of
 from quayside.dataloader.sources.dialect import Dialect
 from quayside.dataloader.sources.drivers import as_table, meaning, needs_driver
 from quayside.dataloader.sources.fields import PROTECTION, Field, whole
+from quayside.dataloader.sources.mark import marked
 from quayside.foundation.errors import InputError, QuaysideError
 
 if TYPE_CHECKING:
@@ -54,6 +55,12 @@ _LOST: Final = re.compile(
 _ACCOUNT: Final = re.compile(r"([^.]+(?:\.[^.]+)*?)\.snowflakecomputing\.(?:com|cn)", re.IGNORECASE)
 DIALECT: Final = Dialect('"', '"')
 
+#: Statements of a tag that have not ended. Whoever asks has a tag of its own.
+_RUNNING: Final = (
+    "SELECT query_id FROM TABLE(INFORMATION_SCHEMA.QUERY_HISTORY_BY_USER(RESULT_LIMIT => 1000)) WHERE query_tag = ? "
+    "AND UPPER(execution_status) IN ('RUNNING', 'QUEUED', 'BLOCKED', 'RESUMING_WAREHOUSE')"
+)
+
 _log = logging.getLogger(__name__)
 
 
@@ -84,6 +91,26 @@ def open(
         # Its rows come from storage in parallel by themselves: partitions of ours would only cost statements.
         with as_table(con, request, arrow, 1) as table:
             yield table
+
+
+def cancel(
+    con: duckdb.DuckDBPyConnection, request: LoadRequest, fields: Mapping[str, str], load: str
+) -> None:
+    """Abort the statements tagged with `load`; see `quayside.dataloader.sources.registry.cancel`."""
+    import snowflake.connector as driver
+
+    del con
+    brief = {**fields, "connect_timeout_seconds": "5", "statement_timeout_seconds": "10"}
+    try:
+        with (
+            closing(driver.connect(**connecting(request, brief))) as connection,
+            closing(connection.cursor()) as cursor,
+        ):
+            cursor.execute(_RUNNING, [marked(fields["application_name"], load)])
+            for (number,) in cursor.fetchall():
+                cursor.abort_query(number)
+    except (driver.Error, OSError) as error:
+        raise meaning(str(error), request.db_config_key, fields, _DENIED, _LOST) from None
 
 
 class SnowflakeSource(DbApiSource):
@@ -133,7 +160,7 @@ def connecting(request: LoadRequest, fields: Mapping[str, str]) -> dict[str, Any
         # Left open, the connector asks for a decision with a warning: a session ends with its load.
         "enable_server_session_keep_alive_auto_detection": False,
         "session_parameters": {
-            "QUERY_TAG": fields["application_name"],
+            "QUERY_TAG": marked(fields["application_name"]),
             "STATEMENT_TIMEOUT_IN_SECONDS": seconds,
             "TIMEZONE": "UTC",
         },
