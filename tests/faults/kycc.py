@@ -12,6 +12,7 @@ each prevents; the harness must then fail of each. The two platforms get servers
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import multiprocessing
 import os
@@ -365,6 +366,12 @@ class Harness:
         return sum(self.phases[phase] for phase in WRITING)
 
 
+def warm_up() -> None:
+    """Import what every child would import again."""
+    for name in ("alembic.command", "pandas", "psycopg", "scipy.sparse.csgraph"):
+        importlib.import_module(name)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -381,6 +388,7 @@ def main() -> int:
     parser.add_argument("--without", choices=list(WITHOUT), nargs="*", default=[])
     parser.add_argument("--databases", nargs=2, default=(None, None), metavar="URL")
     chosen = parser.parse_args()
+    warm_up()
     with Harness(chosen.seed, chosen.databases) as harness:
         harness.expect()
         harness.twins(chosen.twins)
