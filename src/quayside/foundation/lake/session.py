@@ -152,9 +152,11 @@ def _create_catalog(con: duckdb.DuckDBPyConnection, settings: Settings, target: 
 
 
 def _attach_sql(settings: Settings, target: PostgresTarget, mode: str) -> str:
+    # META_SCHEMA: of the database, PostgreSQL's scanner is to learn the catalog's schema alone. It reads columns, keys and
+    # indexes of all it may see, at every attaching: 50 ms in a fresh platform, and more with every table of other schemas.
     return (
         f"ATTACH {literal('ducklake:postgres:' + target.options)} AS {CATALOG} (DATA_PATH "
-        f"{literal(settings.lake_data_path + '/')}, METADATA_SCHEMA '{CATALOG}', META_SECRET '{_PG_SECRET}', {mode})"
+        f"{literal(settings.lake_data_path + '/')}, METADATA_SCHEMA '{CATALOG}', META_SECRET '{_PG_SECRET}', META_SCHEMA '{CATALOG}', {mode})"
     )
 
 
