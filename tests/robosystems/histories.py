@@ -150,10 +150,13 @@ class Group:
             account.expire(self.now)
 
     def allocate(self) -> None:
-        """Allowances once more: those who have become active since get theirs."""
-        allocate(self.con, month_of(self.now), at=self.now)
+        """Allowances once more, of the last month too now and then: those who have become active since get theirs."""
+        month = month_of(self.now)
+        first = self.random.choice((month, month, previous_month(month)))
+        allocate(self.con, first, month, at=self.now)
         for account in self.accounts.values():
-            account.allowance(self.now, month_of(self.now))
+            for each in sorted({first, month}):
+                account.allowance(self.now, each)
 
     def tick(self) -> None:
         """As the sensor does every minute: changes of plan take effect."""
@@ -186,7 +189,8 @@ class Group:
     def act(self, graph: str, account: Account) -> None:
         verb = self.random.choices(
             ("consume", "again", "grant", "reserve", "refund", "plan", "state", "measure", "nothing"),
-            (30, 5, 12, 8, 6, 5, 5, 15, 20),
+            # Users of repositories come, go and change their plan the more.
+            (15, 1, 5, 3, 2, 30, 25, 0, 5) if ":" in graph else (30, 5, 12, 8, 6, 5, 5, 15, 20),
         )[0]
         getattr(self, verb)(graph, account)
 
@@ -290,13 +294,15 @@ class Group:
             ends = life.ends_at if to == "ended" else None
         else:
             to = self.random.choice(
-                [s for s in ("active", "active", "past_due", "paused", "canceled") if s != life.state]
+                [s for s in ("active", "active", "past_due", "paused", "canceled", "canceled") if s != life.state]
             )
             if to == "canceled":
-                ends = self.now + timedelta(hours=self.random.choice((0, 30, 200, 800)))
+                ends = self.now + timedelta(hours=self.random.choice((0, 0, 0, 30, 200, 800)))
         seen = self.subscriptions.get(life.name)
         self.subscriptions.move(seen, to, at=self.now, ends_at=ends)  # pyright: ignore[reportArgumentType] - a state
         life.become(self.now, to, ends)
+        if ":" in graph and ends is not None and ends <= self.now:  # over, and back at once
+            self.state(graph, account)
 
     def first_allowance(self, graph: str, account: Account) -> None:
         first_allowance(self.con, graph, account.life.plans[0][1], self.now, at=self.now)

@@ -139,12 +139,18 @@ class Account:
         return True
 
     def allowance(self, at: datetime, month: date) -> None:
-        """A month's credits, once a month; a subscription that begins in it gets those of its days."""
-        start, life = month_start(month), self.life
+        """A month's credits, once a month; a subscription that begins in it gets those of its days. A month that is over goes by
+        the state at its start."""
+        start = month_start(month)
         key, until = f"allowance:{month:%Y-%m}", month_after(start)
-        if key in self.done or life.activated_at >= until or life.state != "active":
-            return
-        since = max(start, life.activated_at)
+        for life in self.lives:
+            since = max(start, life.activated_at)
+            state = life.state if until > at else life.state_at(since)
+            if key not in self.done and life.activated_at < until and state == "active":
+                self._allowance(at, month, key, life, since)
+
+    def _allowance(self, at: datetime, month: date, key: str, life: Life, since: datetime) -> None:
+        expires = month_after(max(month_start(month), month_start(at.date())))
         version = self.catalog.version(life.plan_at(since), since)
         credits = rounded(Fraction(version.credits * (days_of(month) - since.day + 1), days_of(month)))
         self.done[key] = credits
@@ -153,9 +159,9 @@ class Account:
             at,
             "allowance",
             credits,
-            expires_at=until,
+            expires_at=expires,
             rollover=Decimal(version.credits),
-            rollover_until=month_after(until),
+            rollover_until=month_after(expires),
         )
 
     def larger_plans(self, at: datetime) -> None:

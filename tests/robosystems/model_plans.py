@@ -92,6 +92,9 @@ class Life:
     def become(self, at: datetime, state: str, ends_at: datetime | None = None) -> None:
         self.states.append((at, state, ends_at))
 
+    def state_at(self, moment: datetime) -> str:
+        return [state for at, state, _ in self.states if at <= moment][-1]
+
     def plan_at(self, moment: datetime) -> str:
         return [plan for at, plan in self.plans if at <= moment][-1]
 

@@ -2,4 +2,4 @@
 
 from quayside.foundation.postgres import SchemaSpec
 
-SCHEMA = SchemaSpec(name="robosystems", package="quayside.robosystems.migrations", head="0003")
+SCHEMA = SchemaSpec(name="robosystems", package="quayside.robosystems.migrations", head="0004")

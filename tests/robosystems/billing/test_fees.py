@@ -26,6 +26,7 @@ from quayside.robosystems.billing import (
 )
 from quayside.robosystems.health import CHECKS, check_health
 from quayside.robosystems.ledger import Ledger
+from quayside.robosystems.subscriptions import Subscriptions
 from quayside.robosystems.subscriptions.store import apply_plan_changes
 
 pytestmark = pytest.mark.integration
@@ -301,3 +302,54 @@ def test_a_change_is_found_however_long_ago_it_was_due(con: Connection):
     assert apply_upgrades(con, at=at(1, 2)).changed == 0
     bill_month(con, JANUARY, at=at(2, 1))
     assert fees(con) == {("g", "2026-01", "large"): 30000}
+
+
+# -- one account, several subscriptions: the user of a repository who comes back ---------------------------------------
+
+
+def user(con: Connection, name: str, plan: str, start: datetime, end: datetime | None = None) -> None:
+    """A subscription of sec:u1 to a shared repository, at its end when that is given."""
+    con.execute(
+        "INSERT INTO robosystems.customers (customer_id, name) VALUES ('acme', 'Acme') ON CONFLICT DO NOTHING"
+    )
+    order = Subscriptions(con)
+    con.execute(
+        "INSERT INTO robosystems.graphs (graph_id, customer_id, kind) VALUES ('sec', 'acme', 'repository') ON CONFLICT DO NOTHING"
+    )
+    request = {"repository": "sec", "user": "u1"}
+    seen = order.create(
+        "acme", plan, subscription_id=name, resource_type="repository", request=request, at=start
+    )
+    seen = order.move(order.move(seen, "provisioning", at=start), "active", at=start)
+    Ledger(con).open_account("sec:u1", at=start)
+    if end is not None:
+        finish(con, name, end)
+
+
+def finish(con: Connection, name: str, end: datetime) -> None:
+    order = Subscriptions(con)
+    order.move(order.move(order.get(name), "canceled", at=end), "ended", at=end)
+
+
+def test_who_comes_back_gets_no_credits_of_a_larger_plan_again(con: Connection):
+    user(con, "first", "starter", at(1, 1))
+    allocate(con, JANUARY, at=at(1, 1))
+    change_plan(con, "sec:u1", "unlimited", at(1, 2))
+    assert apply_upgrades(con, at=at(1, 2)).graphs == 1
+    finish(con, "first", at(1, 3))
+    user(con, "second", "starter", at(1, 4))
+    allocate(con, JANUARY, at=at(1, 4))
+    Subscriptions(con).change_plan("second", "unlimited", at=at(1, 5))
+    assert apply_upgrades(con, at=at(1, 5)).graphs == 0
+    bill_month(con, JANUARY, at=at(2, 1))
+    assert fees(con) == {
+        ("sec:u1", "2026-01", "starter"): 2 * 94,  # a day each
+        ("sec:u1", "2026-01", "unlimited"): 1610 + 43461,  # a day, 27 days
+    }
+
+
+def test_a_month_filled_in_later_brings_one_allowance_to_who_came_back_in_it(con: Connection):
+    user(con, "first", "starter", at(1, 1), at(2, 10))
+    user(con, "second", "advanced", at(2, 12))
+    allocate(con, FEBRUARY, at=at(3, 1, 1))
+    assert [plan for _, plan in given(con)] == ["starter"]

@@ -37,10 +37,11 @@ _COLUMNS: Final = (
     "account_id, key, kind, operation, system_account, change, effective_at, period, source, expires_at, "
     "rollover_credits, rollover_until"
 )
-# Of a month that is still running what counts is the state now; of one that is over, the state at its start.
+# Of a month that is still running what counts is the state now; of one that is over, the state at its start. The user of a
+# repository who came back in it has two subscriptions on one account: the first one's allowance is the month's.
 _DUE: Final = f"""
 CREATE TEMPORARY TABLE quayside_allowances AS
-SELECT e.account_id, e.graph_id, e.month, e.since, p.plan,
+SELECT DISTINCT ON (e.account_id, e.month) e.account_id, e.graph_id, e.month, e.since, p.plan,
        robosystems.half_even(p.credits * (e.month_days - ((e.since AT TIME ZONE 'UTC')::date - e.month)), e.month_days, 6)
            AS credits, p.rollover_credits
 FROM (
@@ -59,6 +60,7 @@ FROM (
 JOIN {PLAN_RANGES} AS p ON p.plan = e.plan AND e.since >= p.effective_from AND e.since < p.effective_until
 WHERE p.credits > 0 AND NOT EXISTS (
     SELECT FROM robosystems.transfers AS t WHERE t.key = 'allowance:' || e.graph_id || ':' || to_char(e.month, 'YYYY-MM'))
+ORDER BY e.account_id, e.month, e.since
 """
 # One that is filled in after its month lasts to the end of the month in which it is given.
 _ROWS: Final = f"""

@@ -1,7 +1,8 @@
 """Credits of a larger plan for the rest of the month in which a subscription changed to it.
 
 A change to a plan with more credits brings the difference for the days that are left, the day of the change included, once. What counts
-is the largest plan the month has seen, so going back and forth brings nothing more; a smaller plan takes nothing away.
+is the largest plan the month has seen, so going back and forth brings nothing more, nor does coming back to a repository with another
+subscription; a smaller plan takes nothing away.
 It is given where the month's allowance was given, to active subscriptions, for changes of this month and the last.
 """
 # ruff: noqa: S608 - statements are made of constants of this package; values are bound
@@ -26,8 +27,14 @@ _COLUMNS: Final = (
     "account_id, key, kind, operation, system_account, change, effective_at, period, source, expires_at, "
     "rollover_credits, rollover_until"
 )
+
+
+def _key(change: str) -> str:
+    return f"given.key || ':upgrade:' || to_char({change}.effective_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US')"
+
+
 _ROWS: Final = f"""
-SELECT c.account_id, given.key || ':upgrade:' || to_char(c.effective_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'),
+SELECT c.account_id, {_key("c")},
        'allowance', c.plan, {posting.ALLOWANCE},
        robosystems.half_even((p.credits - best.credits) * (c.next - (c.effective_at AT TIME ZONE 'UTC')::date), c.next - c.month, 6),
        c.effective_at, c.month, 'allowance', greatest(c.next::timestamp, %(month_end)s) AT TIME ZONE 'UTC',
@@ -51,7 +58,12 @@ CROSS JOIN LATERAL (
     FROM (SELECT given.operation AS plan
           UNION
           SELECT e.plan FROM robosystems.plan_changes AS e WHERE e.subscription_id = c.subscription_id
-          AND e.effective_at > greatest(c.month_start, c.activated_at) AND e.effective_at < c.effective_at) AS had
+          AND e.effective_at > greatest(c.month_start, c.activated_at) AND e.effective_at < c.effective_at
+          UNION
+          SELECT e.plan FROM robosystems.subscriptions AS o JOIN robosystems.plan_changes AS e USING (subscription_id)
+          JOIN robosystems.transfers AS brought ON brought.key = {_key("e")}
+          WHERE o.graph_id = c.graph_id AND o.subscription_id <> c.subscription_id AND e.effective_at > c.month_start
+          ) AS had
     CROSS JOIN LATERAL {version_at("had.plan", "greatest(c.month_start, c.activated_at)")} AS v
 ) AS best
 WHERE c.effective_at > c.month_start AND p.credits > best.credits
