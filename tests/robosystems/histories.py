@@ -69,7 +69,9 @@ class Group:
             "INSERT INTO robosystems.customers (customer_id, name) SELECT c, c FROM unnest(%s::text[]) AS c",
             [[f"c{number}" for number in range(3)]],
         )
-        con.execute("INSERT INTO robosystems.graphs (graph_id, customer_id, kind) VALUES ('sec', 'c0', 'repository')")
+        con.execute(
+            "INSERT INTO robosystems.graphs (graph_id, customer_id, kind) VALUES ('sec', 'c0', 'repository')"
+        )
         for number in range(graphs):
             graph, customer = (f"g{number}", f"c{number % 3}") if number % 4 else (f"sec:u{number}", "c0")
             account = Account(self.catalog, customer, self.random.random() < 0.5)
@@ -276,7 +278,9 @@ class Group:
         plan = self.random.choice([p for p in family if p != life.plans[-1][1]])
         days = self.random.choice((0, 0, 3, 20))
         moment = self.random.choice(
-            (self.now + timedelta(days=days), start_of(next_month(month_of(self.now)))) if days else (self.now,)
+            (self.now + timedelta(days=days), start_of(next_month(month_of(self.now))))
+            if days
+            else (self.now,)
         )
         self.subscriptions.change_plan(life.name, plan, effective_at=moment, at=self.now)
         life.plans.append((moment, plan))
@@ -294,7 +298,11 @@ class Group:
             ends = life.ends_at if to == "ended" else None
         else:
             to = self.random.choice(
-                [s for s in ("active", "active", "past_due", "paused", "canceled", "canceled") if s != life.state]
+                [
+                    s
+                    for s in ("active", "active", "past_due", "paused", "canceled", "canceled")
+                    if s != life.state
+                ]
             )
             if to == "canceled":
                 ends = self.now + timedelta(hours=self.random.choice((0, 0, 0, 30, 200, 800)))
@@ -356,7 +364,17 @@ class Group:
             " FROM robosystems.invoices AS i JOIN robosystems.invoice_lines AS l ON l.invoice_id = i.id"
         ).fetchall()
         expected = [
-            (i.issued_at, i.customer, i.period, i.state, i.cents, line.kind, *line.what, line.quantity, line.cents)
+            (
+                i.issued_at,
+                i.customer,
+                i.period,
+                i.state,
+                i.cents,
+                line.kind,
+                *line.what,
+                line.quantity,
+                line.cents,
+            )
             for i in self.invoices.all
             for line in i.lines
         ]

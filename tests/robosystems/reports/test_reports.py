@@ -15,11 +15,18 @@ import pytest
 from tests.robosystems.books import GB, snapshots, subscribe
 
 from quayside.foundation.errors import UsageError
-from quayside.robosystems.billing import allocate, bill_overage, bill_storage, expire_credits
+from quayside.robosystems.billing import (
+    allocate,
+    bill_month,
+    bill_overage,
+    bill_storage,
+    expire_credits,
+    void_invoice,
+)
 from quayside.robosystems.errors import BooksError
 from quayside.robosystems.ledger import Ledger
 from quayside.robosystems.reports import render, statement, store, usage_report
-from quayside.robosystems.reports.monthly import MOVEMENTS
+from quayside.robosystems.reports.monthly import CENTS, MOVEMENTS
 
 pytestmark = pytest.mark.integration
 
@@ -65,6 +72,33 @@ def test_every_month_opens_where_the_one_before_closed(quarter: Connection):
     assert busy["consumed_by_kind"] == '{"=query": 17000.000000, "storage": 10.000000}'
     assert march.totals()["overage"] == 9010
     assert {row["graph_id"]: row["overage_cents"] for row in march.rows}["busy"] == 4505
+
+
+def test_cents_for_debts_plans_and_voids_are_those_of_the_invoices(con: Connection):
+    subscribe(con, "busy", at=MONTHS[0], may_overdraw=True)
+    subscribe(con, "quiet", at=MONTHS[0], customer="b")
+    con.execute("UPDATE robosystems.subscriptions SET fees_from = '2026-01-01'")
+    Ledger(con).consume("busy", 100, key="u", at=MONTHS[0])
+    bill_month(con, date(2026, 1, 1), at=MONTHS[1])
+    void_invoice(
+        con, "2026-000002", "wrong", at=MONTHS[2]
+    )  # of another month: January's and February's are due in March
+    bill_month(con, date(2026, 2, 1), at=MONTHS[2])
+
+    def cents(month: datetime) -> dict[str, tuple[int, ...]]:
+        rows = usage_report(con, month.date(), now=MONTHS[4]).rows
+        return {row["graph_id"]: tuple(row[name] for name in CENTS) for row in rows}
+
+    assert cents(MONTHS[0]) == {"busy": (0, 0, 0), "quiet": (0, 0, 0)}
+    assert cents(MONTHS[1]) == {"busy": (50, 5000, 0), "quiet": (0, 5000, 0)}
+    assert cents(MONTHS[2]) == {"busy": (0, 5000, 0), "quiet": (0, 10000, 5000)}
+    with con.transaction(force_rollback=True):
+        con.execute("SET LOCAL session_replication_role = replica")
+        con.execute("UPDATE robosystems.invoice_lines SET graph_id = 'gone' WHERE kind = 'overage'")
+        with pytest.raises(
+            BooksError, match="0 cents for debts and 10000 for plans, 0 voided, and the invoices say 10050"
+        ):
+            usage_report(con, date(2026, 2, 1), now=MONTHS[4])
 
 
 def test_the_report_is_a_file_that_is_the_same_again(quarter: Connection, tmp_path: Path):

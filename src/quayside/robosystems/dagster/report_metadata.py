@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from quayside.foundation.plots import as_markdown, bars
-from quayside.robosystems.reports.monthly import MOVEMENTS
+from quayside.robosystems.reports.monthly import CENTS, MOVEMENTS
 
 if TYPE_CHECKING:
     from quayside.robosystems.reports import StoredReport
@@ -26,7 +26,7 @@ def report_metadata(stored: StoredReport) -> dict[str, Any]:
         "opening",
         *MOVEMENTS,
         "closing",
-        "overage_cents",
+        *CENTS,
         "gb_hours_mean",
         "gb_hours_peak",
     )

@@ -1,7 +1,8 @@
 """The monthly usage report: one row per account, whose opening balance and movements give its closing balance.
 
 A month holds what was booked in it, so a report made again says the same, and the closing balance of one month opens the next. The
-balances are read from the books, the movements are summed from the transfers; a report in which they differ is refused.
+balances are read from the books, the movements are summed from the transfers; a report in which they differ is refused. So is one whose
+cents are not those of the invoices that were issued and voided in the month.
 """
 # ruff: noqa: S608 - statements are made of constants of this package; values are bound
 
@@ -34,6 +35,12 @@ MOVEMENTS: Final[Mapping[str, str]] = {
     "overage": "kind = 'overage'",
     "corrected": "kind IN ('adjustment', 'void')",
 }
+#: Money of a row, in cents: name → the invoice lines it sums. What was issued stays in its month; a void is in the month of the void.
+CENTS: Final[Mapping[str, str]] = {
+    "overage_cents": "l.kind = 'overage' AND i.issued_at >= %(since)s AND i.issued_at < %(until)s",
+    "fee_cents": "l.kind = 'subscription' AND i.issued_at >= %(since)s AND i.issued_at < %(until)s",
+    "voided_cents": "i.state = 'void' AND i.ended_at >= %(since)s AND i.ended_at < %(until)s",
+}
 _SUMS: Final = ", ".join(
     f"coalesce(sum(change) FILTER (WHERE {which}), 0) AS {name}" for name, which in MOVEMENTS.items()
 )
@@ -53,9 +60,9 @@ WITH moved AS (
            robosystems.half_even(max(total_bytes), 1073741824::numeric, 6) AS gb_peak
     FROM robosystems.usage_snapshots WHERE hour >= %(since)s AND hour < %(until)s GROUP BY account_id
 ), billed AS (
-    SELECT l.graph_id, sum(l.amount_cents)::bigint AS cents
+    SELECT l.graph_id, {", ".join(f"sum(l.amount_cents) FILTER (WHERE {which})::bigint AS {name}" for name, which in CENTS.items())}
     FROM robosystems.invoice_lines AS l JOIN robosystems.invoices AS i ON i.id = l.invoice_id
-    WHERE l.kind = 'overage' AND i.issued_at >= %(since)s AND i.issued_at < %(until)s GROUP BY l.graph_id
+    WHERE (i.issued_at >= %(since)s OR i.ended_at >= %(since)s) AND i.issued_at < %(until)s GROUP BY l.graph_id
 )
 SELECT a.graph_id,
        coalesce(g.customer_id, (SELECT customer_id FROM robosystems.subscriptions AS s WHERE s.graph_id = a.graph_id
@@ -65,7 +72,8 @@ SELECT a.graph_id,
        {", ".join(f"coalesce(m.{name}, 0) AS {name}" for name in MOVEMENTS)},
        coalesce((SELECT balance_after FROM robosystems.transfers AS t
                  WHERE t.account_id = a.id AND t.booked_at < %(until)s ORDER BY t.seq DESC LIMIT 1), 0) AS closing,
-       coalesce(k.consumed_by_kind, '{{}}') AS consumed_by_kind, coalesce(b.cents, 0) AS overage_cents,
+       coalesce(k.consumed_by_kind, '{{}}') AS consumed_by_kind,
+       {", ".join(f"coalesce(b.{name}, 0) AS {name}" for name in CENTS)},
        z.gb_mean AS gb_hours_mean, z.gb_peak AS gb_hours_peak, coalesce(z.hours_measured, 0) AS hours_measured,
        coalesce(z.hours_unmeasured, 0) AS hours_unmeasured
 FROM robosystems.accounts AS a
@@ -77,6 +85,11 @@ LEFT JOIN billed AS b ON b.graph_id = a.graph_id
 WHERE a.graph_id IS NOT NULL AND a.opened_at < %(until)s
 ORDER BY a.graph_id
 """
+_INVOICES: Final = """
+SELECT coalesce(sum(total_cents) FILTER (WHERE issued_at >= %(since)s), 0)
+       - coalesce(sum(total_cents) FILTER (WHERE state = 'void' AND ended_at >= %(since)s AND ended_at < %(until)s), 0)
+FROM robosystems.invoices WHERE (issued_at >= %(since)s OR ended_at >= %(since)s) AND issued_at < %(until)s
+"""
 _NOTE: Final = """
 INSERT INTO robosystems.usage_reports (month, object_key, sha256, graphs, made_at, run_id)
 VALUES (%(month)s, %(object_key)s, %(sha256)s, %(graphs)s, %(at)s, %(run_id)s)
@@ -87,14 +100,14 @@ ON CONFLICT (month) DO UPDATE SET object_key = excluded.object_key, sha256 = exc
 
 @dataclass(frozen=True)
 class Report:
-    """The report of one month: a row per account (`as_arrow` has its columns), in credits but for ``overage_cents``."""
+    """The report of one month: a row per account (`as_arrow` has its columns), in credits but for `CENTS`."""
 
     month: date
     rows: tuple[Mapping[str, Any], ...]
 
     def totals(self) -> dict[str, Decimal]:
         """Sums over all accounts."""
-        names = ("opening", *MOVEMENTS, "closing", "overage_cents")
+        names = ("opening", *MOVEMENTS, "closing", *CENTS)
         return {name: sum((row[name] for row in self.rows), Decimal(0)) for name in names}
 
 
@@ -113,15 +126,17 @@ def usage_report(con: psycopg.Connection[Any], month: date, *, now: datetime) ->
 
     Raises:
         UsageError: the month is not over.
-        BooksError: a row does not add up.
+        BooksError: a row does not add up, or the rows do not to the invoices.
     """
     until = start_of(next_month(month))
     if until > now:
         raise UsageError(f"{month:%Y-%m} is not over: its report is made in the month after.")
+    bound = {"since": start_of(month), "until": until}
     with work.one_moment(con):
-        cursor = con.execute(_REPORT.encode(), {"since": start_of(month), "until": until})
+        cursor = con.execute(_REPORT.encode(), bound)
         names = [column.name for column in cursor.description or ()]
         rows = tuple(dict(zip(names, row, strict=True)) for row in cursor)
+        (invoiced,) = con.execute(_INVOICES, bound).fetchone() or (0,)
     wrong = [
         row["graph_id"]
         for row in rows
@@ -132,7 +147,14 @@ def usage_report(con: psycopg.Connection[Any], month: date, *, now: datetime) ->
             f"{len(wrong)} accounts do not lead from opening to closing balance in {month:%Y-%m}: "
             f"{', '.join(wrong[:10])}. Run `quayside credits health`."
         )
-    return Report(month, rows)
+    report = Report(month, rows)
+    totals = report.totals()
+    if totals["overage_cents"] + totals["fee_cents"] - totals["voided_cents"] != invoiced:
+        raise BooksError(
+            f"The accounts of {month:%Y-%m} have {totals['overage_cents']} cents for debts and {totals['fee_cents']} for plans, "
+            f"{totals['voided_cents']} voided, and the invoices say {invoiced}. Run `quayside credits health`."
+        )
+    return report
 
 
 def as_arrow(report: Report) -> pa.Table:
@@ -148,7 +170,7 @@ def as_arrow(report: Report) -> pa.Table:
             *((name, credits) for name in MOVEMENTS),
             ("closing", credits),
             ("consumed_by_kind", pa.string()),
-            ("overage_cents", pa.int64()),
+            *((name, pa.int64()) for name in CENTS),
             ("gb_hours_mean", credits),
             ("gb_hours_peak", credits),
             ("hours_measured", pa.int32()),
