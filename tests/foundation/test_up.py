@@ -188,16 +188,14 @@ defs = dg.Definitions(jobs=[long_job], schedules=[yearly], sensors=[watcher])
 """
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Path:
-    """A location with a job that lasts, a schedule and a sensor; and one that cannot be loaded."""
+def write_workspace(tmp_path: Path, *names: str) -> Path:
+    """A workspace of ``lasting``, with a job that lasts, a schedule and a sensor, or ``broken``, which cannot be loaded."""
     code = tmp_path / "code"
     code.mkdir()
     (code / "lasting_location.py").write_text(LOCATION.format(marker=str(tmp_path / "running")))
     (code / "broken_location.py").write_text("raise ImportError('the reason it broke')")
     entries = [
-        {"python_module": {"module_name": f"{name}_location", "location_name": name}}
-        for name in ("lasting", "broken")
+        {"python_module": {"module_name": f"{name}_location", "location_name": name}} for name in names
     ]
     path = tmp_path / "workspace.yaml"
     path.write_text(yaml.safe_dump({"load_from": entries}))
@@ -207,8 +205,9 @@ def workspace(tmp_path: Path) -> Path:
 @pytest.mark.integration
 @pytest.mark.slow
 def test_a_run_in_flight_is_canceled_and_a_broken_location_does_not_stop_the_rest(
-    start: Callable[..., Up], settings: Settings, workspace: Path, tmp_path: Path
+    start: Callable[..., Up], settings: Settings, tmp_path: Path
 ):
+    workspace = write_workspace(tmp_path, "lasting", "broken")
     up = start(
         "--workspace", str(workspace), "--automate", background=True, PYTHONPATH=str(tmp_path / "code")
     )
@@ -235,9 +234,8 @@ def test_a_run_in_flight_is_canceled_and_a_broken_location_does_not_stop_the_res
 
 @pytest.mark.integration
 @pytest.mark.slow
-def test_check_starts_and_stops_and_fails_for_a_broken_location(
-    start: Callable[..., Up], workspace: Path, tmp_path: Path
-):
+def test_check_starts_and_stops_and_fails_for_a_broken_location(start: Callable[..., Up], tmp_path: Path):
+    workspace = write_workspace(tmp_path, "broken")
     up = start("--workspace", str(workspace), "--check", PYTHONPATH=str(tmp_path / "code"))
     assert up.process.wait(300) == 1
     assert "Location broken did not load" in up.output.read_text()
@@ -246,8 +244,9 @@ def test_check_starts_and_stops_and_fails_for_a_broken_location(
 
 @pytest.mark.integration
 @pytest.mark.slow
-def test_killed_outright_its_children_end_too(start: Callable[..., Up]):
-    up = start()
+def test_killed_outright_its_children_end_too(start: Callable[..., Up], tmp_path: Path):
+    workspace = write_workspace(tmp_path, "lasting")
+    up = start("--workspace", str(workspace), PYTHONPATH=str(tmp_path / "code"))
     up.ready()
     assert len(up.family()) >= 5
     up.process.kill()

@@ -24,9 +24,7 @@ def other(session_settings: Settings, template_database: str, tmp_path: Path) ->
     yield from private_settings(session_settings, tmp_path / "other", template_database)
 
 
-def test_killed_and_run_again_is_as_if_undisturbed_and_each_guard_is_needed(
-    settings: Settings, other: Settings
-) -> None:
+def test_killed_and_run_again_is_as_if_undisturbed(settings: Settings, other: Settings) -> None:
     urls = [s.database_url.get_secret_value() for s in (settings, other) if s.database_url]
     command = [sys.executable, "-m", "tests.faults.kycc", "--kills", "5", "--twins", "1", "--seed", "7"]
     # A process of its own: the harness forks, which only a process without threads may do.

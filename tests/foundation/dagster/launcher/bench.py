@@ -42,10 +42,11 @@ GRACE_SECONDS = 5.0
 
 def until(condition: Callable[[], Any], seconds: float = 240, what: object = None) -> Any:
     """What the condition returns once that is true."""
-    deadline = time.monotonic() + seconds
+    deadline, pause = time.monotonic() + seconds, 0.01
     while not (found := condition()):
         assert time.monotonic() < deadline, f"not within {seconds} s: {what or condition}"
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(pause * 1.3, 0.1)  # looking costs time that what we wait for could have
     return found
 
 

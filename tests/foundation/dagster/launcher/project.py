@@ -243,7 +243,7 @@ defs = dg.Definitions(
                 fill,
             )
         ),
-        job(count, hold, name="parallel", executor=dg.multiprocess_executor),
-        job(count, speak, name="parallel_short", executor=dg.multiprocess_executor),
+        job(hold, name="apart", executor=dg.multiprocess_executor),
+        job(count, name="apart_short", executor=dg.multiprocess_executor),
     ]
 )

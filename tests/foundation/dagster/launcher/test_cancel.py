@@ -96,7 +96,7 @@ def test_a_server_that_hangs_does_not_lose_the_request(warm: Bench, monkeypatch:
 
 @pytest.mark.slow
 def test_a_step_in_a_process_of_its_own_is_ended_too(warm: Bench):
-    run_id = warm.submit("parallel")
+    run_id = warm.submit("apart")
     step = warm.started(run_id)["pid"]
     assert warm.launcher.terminate(run_id)
     assert warm.finished(run_id) == "CANCELED"

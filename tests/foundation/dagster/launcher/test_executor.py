@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.foundation.dagster.launcher.bench import Bench, until
+from tests.foundation.dagster.launcher.bench import Bench, open_instance, until, write_config
+from tests.foundation.dagster.launcher.conftest import standing
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -59,12 +61,22 @@ defs = dg.Definitions(jobs=[steps_job, spawned_job, threaded_job])
 """
 
 
+@pytest.fixture(scope="module")
+def _bench(token: str, postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    folder = tmp_path_factory.mktemp("steps")
+    (folder / "project").mkdir()
+    (folder / "project" / "defs.py").write_text(DEFS)
+    with open_instance(write_config(folder / "home", postgres_url, {})) as instance:
+        bench = Bench(instance, folder / "project", folder)
+        standing.append(bench)
+        yield bench
+        standing.remove(bench)
+
+
 @pytest.fixture
-def bench(fresh: Callable[..., Bench], tmp_path: Path) -> Bench:
-    project = tmp_path / "steps"
-    project.mkdir()
-    (project / "defs.py").write_text(DEFS)
-    return fresh(project=project)
+def bench(_bench: Bench, tmp_path: Path) -> Bench:
+    """A location with these jobs that the tests of this module share."""
+    return replace(_bench, folder=tmp_path, launched=[])
 
 
 def saw(bench: Bench, op: str) -> dict[str, object]:

@@ -52,13 +52,19 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_folder_that_was_cleaned_up_is_made_again(fresh: Fresh):
+def test_a_folder_that_was_cleaned_up_is_made_again_by_several_launches_at_once(fresh: Fresh):
     bench = fresh()
-    bench.saw()
+    assert bench.finished(bench.submit("count")) == "SUCCESS"
     shutil.rmtree(bench.servers.folder)
-    bench.saw()
-    bench.saw()
-    assert bench.status()["served"] == 2
+    # From several threads at once: they share the new server.
+    runs = [bench.create("count") for _ in range(6)]
+    threads = [threading.Thread(target=bench.launch, args=(run_id,)) for run_id in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {bench.finished(run_id) for run_id in runs} == {"SUCCESS"}
+    assert bench.status()["served"] == 6
 
 
 def test_runs_outlive_their_server(fresh: Fresh):
@@ -67,10 +73,14 @@ def test_runs_outlive_their_server(fresh: Fresh):
     held, crashing, canceled = (bench.submit("hold") for _ in range(3))
     for run_id in (held, crashing, canceled):
         bench.started(run_id)
+    resisting = bench.submit("resist")
+    bench.started(resisting)
     server = bench.server_process()
     server.signal(signal.SIGKILL)
     until(lambda: not server.alive())
 
+    # One that ignores it is killed when its time is up, though its server is gone.
+    assert bench.launcher.terminate(resisting)
     bench.record(crashing).process.signal(signal.SIGKILL)
     assert bench.finished(crashing) == "FAILURE"
     assert bench.said(crashing, "its fork server had been killed")
@@ -78,23 +88,13 @@ def test_runs_outlive_their_server(fresh: Fresh):
     assert bench.launcher.terminate(canceled)
     assert bench.finished(canceled) == "CANCELED"
     assert (bench.folder / f"{canceled}.interrupted").exists()
+    assert bench.finished(resisting) == "CANCELED"
 
     assert bench.finished(bench.submit("count")) == "SUCCESS"
     assert bench.server_process() != server
     assert bench.launcher.check_run_worker_health(bench.run(held)).status.value == "RUNNING"
     (bench.folder / "go").touch()
     assert bench.finished(held) == "SUCCESS"
-
-
-@pytest.mark.slow
-def test_a_run_that_ignores_it_is_killed_though_its_server_is_gone(fresh: Fresh):
-    bench = fresh()
-    run_id = bench.submit("resist")
-    bench.started(run_id)
-    bench.server_process().signal(signal.SIGKILL)
-    until(lambda: bench.server().process.poll() is not None)
-    assert bench.launcher.terminate(run_id)
-    assert bench.finished(run_id) == "CANCELED"
 
 
 def test_a_killed_warden_is_replaced(warm: Bench):
@@ -137,32 +137,26 @@ def test_under_dagster_dev_runs_end_with_the_launcher(fresh: Fresh, monkeypatch:
 
 
 def test_changed_code_and_data_are_what_the_next_run_has(fresh: Fresh):
+    """A run that goes on keeps the code it began with."""
     bench = fresh()
-    first = bench.server_process() if bench.saw()["settings"] == {"greeting": "hello"} else None
+    assert bench.saw()["settings"] == {"greeting": "hello"}
+    held = bench.submit("hold")
+    bench.started(held)
+    first = bench.server_process()
     (bench.project / "settings.json").write_text(json.dumps({"greeting": "good day"}))
     assert bench.saw()["settings"] == {"greeting": "good day"}
     second = bench.server_process()
     assert first != second
+    assert first.alive()
+    (bench.folder / "go").touch()
+    assert bench.finished(held) == "SUCCESS"
+    until(lambda: not first.alive())
 
     source = (bench.project / "defs.py").read_text()
     (bench.project / "defs.py").write_text(source.replace("settings=SETTINGS", "settings='changed'"))
     assert bench.saw()["settings"] == "changed"
     assert bench.server_process() != second
     assert bench.saw()["settings"] == "changed"
-
-
-@pytest.mark.slow
-def test_a_run_keeps_the_code_it_began_with(fresh: Fresh):
-    bench = fresh()
-    held = bench.submit("hold")
-    bench.started(held)
-    server = bench.server_process()
-    (bench.project / "settings.json").write_text(json.dumps({"greeting": "good day"}))
-    bench.saw()
-    assert server.alive()
-    (bench.folder / "go").touch()
-    assert bench.finished(held) == "SUCCESS"
-    until(lambda: not server.alive())
 
 
 def test_a_location_loaded_anew_gets_a_server_of_its_own(fresh: Fresh):
@@ -436,18 +430,3 @@ def limited():
 
 os.fork = limited
 """
-
-
-@pytest.mark.slow
-def test_launches_from_several_threads_share_one_server(fresh: Fresh):
-    bench = fresh()
-    runs = [bench.create("count") for _ in range(6)]
-    # Dagster makes its launcher at the first use, and one for each of several threads that use it first together.
-    assert bench.launcher
-    threads = [threading.Thread(target=bench.launch, args=(run_id,)) for run_id in runs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert {bench.finished(run_id) for run_id in runs} == {"SUCCESS"}
-    assert bench.status()["served"] == 6
