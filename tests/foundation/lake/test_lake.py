@@ -21,6 +21,7 @@ from tests.foundation.lake.conftest import (
 from quayside.foundation.errors import ConflictError, ServiceUnavailableError, SettingsError
 from quayside.foundation.lake import Lake
 from quayside.foundation.lake import lake as lake_module
+from quayside.foundation.postgres import connect
 from quayside.foundation.settings import Settings
 
 pytestmark = pytest.mark.integration
@@ -45,6 +46,17 @@ class TestConnect:
             assert one(con, f"SELECT current_setting('{setting}')") is False
         for link in (settings.home / "duckdb" / "extensions").rglob("*.duckdb_extension"):
             assert link.is_symlink()
+
+    def test_of_the_platforms_database_only_the_catalogs_schema_is_looked_at(
+        self, settings: Settings, con: duckdb.DuckDBPyConnection
+    ) -> None:
+        """What other schemas hold would be read at every attaching."""
+        with connect(settings) as connection:
+            connection.execute("CREATE TABLE public.other (n int)")
+        with closing(Lake(settings).connect()) as again:
+            assert one(again, "SELECT count(*) > 0 FROM __ducklake_metadata_lake.lake.ducklake_snapshot")
+            with pytest.raises(duckdb.CatalogException):
+                again.execute("FROM __ducklake_metadata_lake.public.other")
 
     def test_threads_and_memory_by_argument_then_by_setting(self, settings: Settings) -> None:
         given = settings.model_copy(update={"threads": 3, "memory_limit": "512MiB"})

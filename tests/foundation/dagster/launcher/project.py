@@ -95,6 +95,7 @@ def look(context: dg.OpExecutionContext) -> None:
         numpy=float(np.random.random()),
         product=float(product.sum()),
         settings=SETTINGS,
+        preloaded="colorsys" in sys.modules,
         path=sys.path[0],
         signals=[signal.getsignal(number) for number in (signal.SIGCHLD, signal.SIGPIPE)],
         blocked=[str(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())],
@@ -225,6 +226,7 @@ def job(*ops: dg.OpDefinition, name: str, executor: Any = dg.in_process_executor
 
 
 defs = dg.Definitions(
+    metadata={"warm_launcher/preload": ["colorsys", "module_that_is_nowhere"]},
     jobs=[
         *(
             job(op, name=op.name)
@@ -245,5 +247,5 @@ defs = dg.Definitions(
         ),
         job(hold, name="apart", executor=dg.multiprocess_executor),
         job(count, name="apart_short", executor=dg.multiprocess_executor),
-    ]
+    ],
 )

@@ -37,6 +37,10 @@ def test_it_finds_what_a_new_interpreter_would(warm: Bench):
     assert not seen["children"]
 
 
+def test_it_has_what_its_location_names_beforehand(warm: Bench):
+    assert warm.saw()["preloaded"]
+
+
 def test_nothing_of_a_run_reaches_the_next(warm: Bench):
     first, second = warm.saw(), warm.saw()
     assert first["pid"] != second["pid"]
