@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import psycopg
+from tests.robosystems.model_plans import Life
 
 from quayside.robosystems.health import CHECKS, check_health
 from quayside.robosystems.ledger import Ledger
+from quayside.robosystems.subscriptions import Subscriptions
 from quayside.robosystems.usage import Sizes
 
 GB = 1 << 30
@@ -44,6 +46,64 @@ def subscribe(
         [f"sub-{graph_id}", customer, graph_id, plan, at, state, at, at, at],
     )
     return Ledger(con).open_account(graph_id, may_overdraw=may_overdraw, at=at)
+
+
+def order(
+    con: psycopg.Connection[Any],
+    name: str,
+    graph_id: str,
+    plan: str,
+    at: datetime,
+    *,
+    customer: str,
+    fees_from: date | None,
+) -> Life:
+    """An order that is active at once, of a graph or, as "repository:user", of a shared repository that is there; as the model has it."""
+    repository, _, user = graph_id.partition(":")
+    subscriptions = Subscriptions(con)
+    made = subscriptions.create(
+        customer,
+        plan,
+        subscription_id=name,
+        resource_type="repository" if user else "graph",
+        request={"repository": repository, "user": user} if user else {},
+        at=at,
+    )
+    subscriptions.move(made, "provisioning", at=at)
+    con.execute(
+        "UPDATE robosystems.subscriptions SET graph_id = %s, fees_from = %s WHERE subscription_id = %s",
+        [graph_id, fees_from, name],
+    )
+    if not user:
+        con.execute(
+            "INSERT INTO robosystems.graphs (graph_id, customer_id, created_at) VALUES (%s, %s, %s)",
+            [graph_id, customer, at],
+        )
+    subscriptions.move(subscriptions.get(name), "active", at=at)
+    return Life(name, at, [(at, plan)], fees_from)
+
+
+def become(
+    con: psycopg.Connection[Any], life: Life, state: str, at: datetime, ends_at: datetime | None = None
+) -> None:
+    """Another state, in the database and in the model."""
+    subscriptions = Subscriptions(con)
+    seen = subscriptions.get(life.name)
+    subscriptions.move(seen, state, at=at, ends_at=ends_at)  # pyright: ignore[reportArgumentType] - a state
+    life.become(at, state, ends_at)
+
+
+def add_customers(con: psycopg.Connection[Any], customers: Iterable[str], repository: str) -> None:
+    """Customers; the first owns a shared repository."""
+    names = list(customers)
+    con.execute(
+        "INSERT INTO robosystems.customers (customer_id, name) SELECT c, c FROM unnest(%s::text[]) AS c",
+        [names],
+    )
+    con.execute(
+        "INSERT INTO robosystems.graphs (graph_id, customer_id, kind) VALUES (%s, %s, 'repository')",
+        [repository, names[0]],
+    )
 
 
 def move(con: psycopg.Connection[Any], graph_id: str, state: str, at: datetime) -> None:

@@ -23,9 +23,9 @@ from decimal import Decimal
 from typing import Any
 
 import psycopg
-from tests.robosystems.books import BOOKS, snapshots
+from tests.robosystems.books import BOOKS, add_customers, become, order, snapshots
 from tests.robosystems.model import Account
-from tests.robosystems.model_plans import FAMILIES, GB, Catalog, Invoices, Life, Version
+from tests.robosystems.model_plans import FAMILIES, GB, Catalog, Invoices, Version
 
 from quayside.foundation.errors import QuaysideError
 from quayside.robosystems.billing import (
@@ -65,13 +65,7 @@ class Group:
         self.ids: dict[str, int] = {}
         self.invoices = Invoices(self.catalog)
         self.another_version()
-        con.execute(
-            "INSERT INTO robosystems.customers (customer_id, name) SELECT c, c FROM unnest(%s::text[]) AS c",
-            [[f"c{number}" for number in range(3)]],
-        )
-        con.execute(
-            "INSERT INTO robosystems.graphs (graph_id, customer_id, kind) VALUES ('sec', 'c0', 'repository')"
-        )
+        add_customers(con, [f"c{number}" for number in range(3)], "sec")
         for number in range(graphs):
             graph, customer = (f"g{number}", f"c{number % 3}") if number % 4 else (f"sec:u{number}", "c0")
             account = Account(self.catalog, customer, self.random.random() < 0.5)
@@ -95,26 +89,11 @@ class Group:
 
     def order(self, graph: str, account: Account, at: datetime) -> None:
         """A subscription that is active from the moment on; its allowance comes with whatever gives it next."""
-        name, (repository, _, user) = self.key("sub"), graph.partition(":")
-        family = "repository" if user else "graph"
-        plan = self.random.choice(list(FAMILIES[family]))
-        request = {"repository": repository, "user": user} if user else {}
-        order = self.subscriptions.create(
-            account.customer, plan, subscription_id=name, resource_type=family, request=request, at=at
-        )
-        order = self.subscriptions.move(order, "provisioning", at=at)
+        plan = self.random.choice(list(FAMILIES["repository" if ":" in graph else "graph"]))
         fees = self.random.choice((at.date(), at.date(), at.date() + timedelta(days=12), None))
-        self.con.execute(
-            "UPDATE robosystems.subscriptions SET graph_id = %s, fees_from = %s WHERE subscription_id = %s",
-            [graph, fees, name],
+        account.lives.append(
+            order(self.con, self.key("sub"), graph, plan, at, customer=account.customer, fees_from=fees)
         )
-        if not user:
-            self.con.execute(
-                "INSERT INTO robosystems.graphs (graph_id, customer_id, created_at) VALUES (%s, %s, %s)",
-                [graph, account.customer, at],
-            )
-        self.subscriptions.move(self.subscriptions.get(name), "active", at=at)
-        account.lives.append(Life(name, at, [(at, plan)], fees))
 
     def credits(self, top: int = 4000) -> Decimal:
         return Decimal(self.random.randrange(1, top * 1_000_000)).scaleb(-6)
@@ -306,9 +285,7 @@ class Group:
             )
             if to == "canceled":
                 ends = self.now + timedelta(hours=self.random.choice((0, 0, 0, 30, 200, 800)))
-        seen = self.subscriptions.get(life.name)
-        self.subscriptions.move(seen, to, at=self.now, ends_at=ends)  # pyright: ignore[reportArgumentType] - a state
-        life.become(self.now, to, ends)
+        become(self.con, life, to, self.now, ends)
         if ":" in graph and ends is not None and ends <= self.now:  # over, and back at once
             self.state(graph, account)
 

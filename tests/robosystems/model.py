@@ -203,7 +203,7 @@ class Account:
             return
         excess = Fraction(0)
         for included in {inc for _, inc in hours.values()}:
-            sizes = [size for size, inc in hours.values() if inc == included]
+            sizes = [size for size, inc in hours.values() if inc == included and size is not None]
             excess += max(Fraction(0), Fraction(sum(sizes), GB) - included * len(sizes))
         credits = rounded(excess / len(hours))
         self.done[key] = credits

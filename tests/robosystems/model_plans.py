@@ -158,8 +158,17 @@ class Invoices:
         self.all: list[Invoice] = []
 
     def bill(self, at: datetime, month: date, since: date, accounts: dict[str, Account]) -> None:
-        """Debts of a month, and fees of the months from `since` to it that no invoice which counts has."""
+        """Debts of a month, and fees of the months from `since` to it, and of those with voided ones, that no invoice which counts has."""
         billed = {line.what for invoice in self.all if invoice.state != "void" for line in invoice.lines}
+        months = {
+            line.what[1]
+            for i in self.all
+            for line in i.lines
+            if line.what not in billed and line.kind != "overage"
+        }
+        while since <= month:
+            months.add(since)
+            since = month_after(month_start(since)).date()
         made: dict[str, Invoice] = {}
 
         def add(account: Account, line: Line) -> None:
@@ -170,12 +179,10 @@ class Invoices:
             if owed:  # half a cent a credit
                 add(account, Line("overage", (graph, month, ""), owed, round(Fraction(owed) / 2)))
             for life in account.lives:
-                each = since
-                while each <= month:
+                for each in months:
                     for plan, share, cents in life.fees(each, self.catalog):
                         if (life.name, each, plan) not in billed:
                             add(account, Line("subscription", (life.name, each, plan), share, cents))
-                    each = month_after(month_start(each)).date()
         self.all += made.values()
 
     def void(self, at: datetime, invoice: Invoice, accounts: dict[str, Account]) -> None:

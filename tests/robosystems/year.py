@@ -2,9 +2,11 @@
 
     python -m tests.robosystems.year --graphs 1000 --seed 1
 
-Graphs start on any day, change plans, are canceled, fall behind with payment, overdraw, are given credits, use metered operations. Some
-days the storage job does not run, and is filled in days later, over the end of a month too. Every month is closed with statements, the
-report, and the checks of the books; at the end allowances, consumption, expiry and invoices have to reconcile over the whole year.
+Graphs, and users of a shared repository, start on any day, change plans, pause, are canceled and come back, fall behind with payment,
+overdraw, are given credits, use metered operations; invoices are voided. Some days the storage job does not run, and is filled in days
+later, over the end of a month too. Every month is closed with statements, the report, and the checks of the books; at the end
+consumption, expiry and invoices have to reconcile over the whole year, and every allowance, every larger plan's credits and every fee have
+to be those of the plain model.
 """
 
 from __future__ import annotations
@@ -15,26 +17,37 @@ import random
 import sys
 import time
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import psycopg
-from tests.robosystems.books import BOOKS, GB, change_plan, move, subscribe
+from tests.robosystems.books import BOOKS, GB, add_customers, become, order
+from tests.robosystems.model import Account
+from tests.robosystems.model_plans import Catalog
 
 from quayside.foundation.usage import UsageEvent, append
-from quayside.robosystems.billing import allocate, bill_overage, bill_storage, expire_credits
+from quayside.robosystems.billing import (
+    allocate,
+    apply_upgrades,
+    bill_month,
+    bill_storage,
+    expire_credits,
+    invoices,
+    void_invoice,
+)
 from quayside.robosystems.errors import InsufficientCreditsError
 from quayside.robosystems.health import check_health
 from quayside.robosystems.ledger import Ledger
 from quayside.robosystems.periods import days_in, month_of, next_month, previous_month, start_of
-from quayside.robosystems.plans import plans
 from quayside.robosystems.reports import statement, usage_report
-from quayside.robosystems.reports.monthly import MOVEMENTS
+from quayside.robosystems.reports.monthly import CENTS, MOVEMENTS
+from quayside.robosystems.subscriptions import Subscriptions
 from quayside.robosystems.usage import meter
 
 YEAR = datetime(2024, 1, 1, tzinfo=UTC)  # a leap year
-PLANS = ("standard", "large", "xlarge")
+END = datetime(2025, 1, 1, tzinfo=UTC)
+GRAPHS, USERS = ("standard", "large", "xlarge"), ("starter", "advanced", "unlimited")
 
 MEASURE = """
 INSERT INTO robosystems.usage_snapshots (hour, account_id, files_bytes, tables_bytes, graph_bytes, subgraphs_bytes, plan,
@@ -43,6 +56,7 @@ SELECT %(day)s::timestamptz + h * interval '6 hours', a.id, s.bytes, s.bytes * 0
        CASE WHEN s.bytes IS NULL THEN 'no answer' END, %(day)s
 FROM robosystems.accounts AS a
 JOIN robosystems.subscriptions AS sub ON sub.graph_id = a.graph_id AND sub.state IN ('active', 'past_due')
+    AND sub.resource_type = 'graph'
 JOIN robosystems.plans AS p ON p.plan = sub.plan
 CROSS JOIN generate_series(0, 3) AS h
 CROSS JOIN LATERAL (SELECT CASE WHEN (a.id * 31 + h * 7 + %(number)s) %% 50 <> 0
@@ -57,7 +71,7 @@ class Year:
 
     def __init__(self, con: psycopg.Connection[Any], graphs: int, seed: int) -> None:
         self.con, self.ledger, self.random = con, Ledger(con), random.Random(seed)
-        self.graphs, self.states, self.plans = graphs, {}, {}
+        self.graphs, self.accounts = graphs, dict[str, Account]()
         self.counts: Counter[str] = Counter()
         self.seconds: Counter[str] = Counter()
         self.missed: list[datetime] = []
@@ -71,39 +85,51 @@ class Year:
         return done
 
     def start(self) -> None:
+        """A tenth are users of a shared repository, and a tenth of the subscriptions are paid elsewhere."""
+        catalog = Catalog()
         with self.con.transaction():
+            add_customers(self.con, (f"customer-{number}" for number in range(self.graphs // 4 + 1)), "sec")
             for number in range(self.graphs):
-                graph = f"g{number:04d}"
+                graph = f"sec:u{number:04d}" if number % 10 == 7 else f"g{number:04d}"
                 at = YEAR + timedelta(days=self.random.choice((0, 0, self.random.randrange(0, 300))), hours=5)
-                self.plans[graph] = self.random.choices(PLANS, (8, 3, 1))[0]
-                self.states[graph] = (at, "active")
-                subscribe(
-                    self.con,
-                    graph,
-                    self.plans[graph],
-                    at=at,
-                    customer=f"customer-{number // 4}",
-                    may_overdraw=number % 3 == 0,
-                )
+                self.accounts[graph] = Account(catalog, f"customer-{number // 4}", number % 3 == 0)
+                self.ledger.open_account(graph, may_overdraw=number % 3 == 0, at=at)
+                self.order(graph, at, at.date() if number % 10 else None)
+
+    def order(self, graph: str, at: datetime, fees_from: date | None) -> None:
+        account = self.accounts[graph]
+        plan = self.random.choices(USERS if ":" in graph else GRAPHS, (8, 3, 1))[0]
+        name = f"{graph}-{len(account.lives)}"
+        account.lives.append(
+            order(self.con, name, graph, plan, at, customer=account.customer, fees_from=fees_from)
+        )
+
+    def allocate(self, at: datetime) -> None:
+        self.timed("allocate", lambda: allocate(self.con, month_of(at), at=at))
+        for account in self.accounts.values():
+            account.allowance(at, month_of(at))
+
+    def larger_plans(self, at: datetime) -> None:
+        self.timed("larger plans", lambda: apply_upgrades(self.con, at=at))
+        for account in self.accounts.values():
+            account.larger_plans(at)
 
     def day(self, day: datetime) -> None:
         number = (day - YEAR).days
         month = month_of(day)
         if day.day == 1:
             if number:
-                self.timed("overage", lambda: bill_overage(self.con, previous_month(month), at=day))
-            self.timed("allocate", lambda: allocate(self.con, month, at=day))
+                self.timed("invoices", lambda: bill_month(self.con, previous_month(month), at=day))
+            self.allocate(day)
             self.timed("expire", lambda: expire_credits(self.con, at=day))
         if day.day == 2 and number > 1:
             self.close(previous_month(month), day)
         # Those that start later in the month get their first allowance on their day.
-        self.timed(
-            "allocate",
-            lambda: allocate(self.con, month, at=day + timedelta(hours=6)) if number % 7 == 3 else None,
-        )
+        if number % 7 == 3:
+            self.allocate(day + timedelta(hours=6))
         self.con.execute(MEASURE, {"day": day, "number": number, "gb": GB})
         yesterday = (day - timedelta(days=1)).date()
-        if number and self.random.random() < 0.06:
+        if number and self.random.random() < 0.06 and day < END - timedelta(days=8):
             self.missed.append(day - timedelta(days=1))
             self.counts["storage runs missed"] += 1
         elif number:
@@ -116,18 +142,22 @@ class Year:
             )
             self.counts["ranges filled in"] += 1
         self.business(day + timedelta(hours=9), number)
+        self.larger_plans(day + timedelta(hours=10))
+        if number % 11 == 5 and day < END:
+            self.void(month, day + timedelta(hours=11))
 
     def business(self, at: datetime, number: int) -> None:
         with self.con.transaction():
+            self.come_and_go(at)
             living = [
-                g
-                for g, (since, state) in self.states.items()
-                if since <= at and state in ("active", "past_due")
+                graph
+                for graph, account in self.accounts.items()
+                if account.life.activated_at <= at and account.life.state in ("active", "past_due")
             ]
             chosen = self.random.sample(living, min(len(living), max(1, self.graphs // 40)))
             for graph in chosen:
                 verb = self.random.choices(
-                    ("consume", "grant", "plan", "late", "cancel", "refund"), (60, 8, 4, 3, 1, 4)
+                    ("consume", "grant", "plan", "late", "pause", "cancel", "refund"), (60, 8, 8, 3, 1, 2, 4)
                 )[0]
                 self.counts[verb] += 1
                 key = f"{verb}:{number}:{graph}"
@@ -141,13 +171,20 @@ class Year:
                     expires = at + timedelta(days=self.random.choice((10, 40, 200)))
                     self.ledger.grant(graph, amount, key=key, expires_at=expires, at=at)
                 elif verb == "plan":
-                    self.plans[graph] = self.random.choice([p for p in PLANS if p != self.plans[graph]])
-                    change_plan(self.con, graph, self.plans[graph], at)
-                elif verb in ("late", "cancel"):
-                    now = self.states[graph][1]
-                    to = "canceled" if verb == "cancel" else {"active": "past_due", "past_due": "active"}[now]
-                    move(self.con, graph, to, at)
-                    self.states[graph] = (self.states[graph][0], to)
+                    life = self.accounts[graph].life
+                    plan = self.random.choice(
+                        [p for p in (USERS if ":" in graph else GRAPHS) if p != life.plans[-1][1]]
+                    )
+                    Subscriptions(self.con).change_plan(life.name, plan, at=at)
+                    life.plans.append((at, plan))
+                elif verb in ("late", "pause", "cancel"):
+                    life = self.accounts[graph].life
+                    late = {"active": "past_due", "past_due": "active"}[life.state]
+                    to = {"late": late, "pause": "paused", "cancel": "canceled"}[verb]
+                    ends = (
+                        at + timedelta(days=self.random.choice((0, 9, 40, 70))) if to == "canceled" else None
+                    )
+                    become(self.con, life, to, at, ends)
                 else:
                     self.refund(graph, at)
             events = [
@@ -159,6 +196,29 @@ class Year:
             ]  # fmt: skip
             append(self.con, events + events[:3])
         self.timed("meter", lambda: meter(self.con, at=at))
+
+    def come_and_go(self, at: datetime) -> None:
+        """Who paused comes back; who was canceled changes his mind, or goes; users of the repository order again."""
+        for graph, account in self.accounts.items():
+            life = account.life
+            if life.state == "paused" and self.random.random() < 0.05:
+                become(self.con, life, "active", at)
+            elif life.state == "canceled" and life.ends_at is not None and life.ends_at <= at:
+                become(self.con, life, "ended", at, life.ends_at)
+            elif life.state == "canceled" and self.random.random() < 0.01:
+                become(self.con, life, "active", at)
+            elif life.state == "ended" and ":" in graph and self.random.random() < 0.2:
+                self.counts["back"] += 1
+                self.order(graph, at, at.date())
+
+    def void(self, month: date, at: datetime) -> None:
+        """An invoice of this month: the next one has its lines again."""
+        sent = [i for i in invoices(self.con, state="open") if i.period == previous_month(month)]
+        if sent:
+            number = self.random.choice(sent).number
+            assert number is not None
+            void_invoice(self.con, number, "wrong address", at=at)
+            self.counts["invoices voided"] += 1
 
     def refund(self, graph: str, at: datetime) -> None:
         row = self.con.execute(
@@ -191,7 +251,7 @@ class Year:
     def reconcile(self) -> dict[str, Any]:
         """The whole year, by other ways than the reports went."""
         con = self.con
-        end = start_of(datetime(YEAR.year + 1, 1, 1, tzinfo=UTC).date())
+        end = END
         balances = dict(
             con.execute("SELECT name, balance FROM robosystems.balances WHERE id < 100").fetchall()
         )
@@ -202,18 +262,7 @@ class Year:
         assert inside is not None
         assert sum(self.closing.values()) == inside[0]
         assert sum(self.totals[name] for name in MOVEMENTS) == inside[0]
-        credits = {plan.plan: plan.credits for plan in plans(con, YEAR)}
-        whole = con.execute(
-            "SELECT operation, count(*), sum(amount) FROM robosystems.transfers WHERE kind = 'allowance'"
-            " AND effective_at = period::timestamp AT TIME ZONE 'UTC' GROUP BY operation"
-        ).fetchall()
-        for plan, count, total in whole:
-            assert total == count * credits[plan], plan
-        doubled = con.execute(
-            "SELECT count(*) FROM (SELECT account_id, period FROM robosystems.transfers WHERE kind = 'allowance'"
-            " GROUP BY 1, 2 HAVING count(*) > 1) AS d"
-        ).fetchone()
-        assert doubled == (0,)
+        compared = self.compare()
         unbilled = con.execute(
             "SELECT count(*) FROM (SELECT DISTINCT account_id, (hour AT TIME ZONE 'UTC')::date AS day"
             " FROM robosystems.usage_snapshots WHERE total_bytes IS NOT NULL AND hour < %s) AS d"
@@ -227,12 +276,17 @@ class Year:
         ).fetchone()
         assert uncharged == (0,)
         invoiced = con.execute(
-            "SELECT count(*), coalesce(sum(total_cents), 0), (SELECT sum(amount_cents) FROM robosystems.invoice_lines),"
-            " (SELECT sum(quantity) FROM robosystems.invoice_lines) FROM robosystems.invoices"
+            "SELECT count(DISTINCT i.id), coalesce(sum(amount_cents), 0)::bigint,"
+            " (SELECT sum(total_cents) FROM robosystems.invoices WHERE state <> 'void'),"
+            " sum(quantity) FILTER (WHERE kind = 'overage'), sum(amount_cents) FILTER (WHERE issued_at < %s)"
+            " FROM robosystems.invoices AS i JOIN robosystems.invoice_lines AS l ON l.invoice_id = i.id WHERE state <> 'void'",
+            [end],
         ).fetchone()
         assert invoiced is not None
         assert invoiced[1] == invoiced[2]
         assert invoiced[3] == -balances["overage"]
+        reported = self.totals["overage_cents"] + self.totals["fee_cents"] - self.totals["voided_cents"]
+        assert invoiced[4] == reported  # December's are issued, and reported, in the next January
         cleared = con.execute(
             "SELECT sum(amount) FROM robosystems.transfers WHERE kind = 'overage' AND booked_at < %s", [end]
         ).fetchone()
@@ -247,7 +301,41 @@ class Year:
             "invoices": invoiced[0],
             "invoiced_usd": f"{Decimal(invoiced[1]) / 100:,.2f}",
             **{name: f"{self.totals[name]:,.6f}" for name in MOVEMENTS},
+            **{name: int(self.totals[name]) for name in CENTS},
+            **compared,
         }
+
+    def compare(self) -> dict[str, int]:
+        """Every allowance, larger plan and fee of the year with the model's; how many there were."""
+        given = self.con.execute(
+            "SELECT a.graph_id, to_char(t.period, 'YYYY-MM'), t.key LIKE '%:upgrade:%', t.effective_at, t.amount"
+            " FROM robosystems.transfers AS t JOIN robosystems.accounts AS a ON a.id = t.account_id WHERE t.kind = 'allowance'"
+        ).fetchall()
+        found = {
+            (g, f"larger:{at}" if larger else f"allowance:{m}"): amount for g, m, larger, at, amount in given
+        }
+        expected = {
+            (graph, key): amount
+            for graph, account in self.accounts.items()
+            for key, amount in account.done.items()
+        }
+        assert len(found) == len(given)
+        assert found == expected, sorted(found.items() ^ expected.items())[:4]
+        lines = self.con.execute(
+            "SELECT l.subscription_id, l.period, l.plan, l.quantity, l.amount_cents FROM robosystems.invoice_lines AS l"
+            " JOIN robosystems.invoices AS i ON i.id = l.invoice_id WHERE l.kind = 'subscription' AND i.state <> 'void'"
+        ).fetchall()
+        months = [date(YEAR.year, month, 1) for month in range(1, 13)]
+        fees = [
+            (life.name, month, *fee)
+            for account in self.accounts.values()
+            for life in account.lives
+            for month in months
+            for fee in life.fees(month, account.catalog)
+        ]
+        assert sorted(lines) == sorted(fees), sorted(set(lines) ^ set(fees))[:4]
+        larger = sum(key.startswith("larger:") for _, key in found)
+        return {"allowances": len(found) - larger, "larger_plans": larger, "fees": len(fees)}
 
     def run(self) -> dict[str, Any]:
         started = time.perf_counter()

@@ -72,10 +72,20 @@ WHERE robosystems.half_even(p.price_cents * f.days, f.month_days, 0) > 0 AND NOT
 """
 
 
+#: Months with a line that was voided and is on no other invoice since.
+_VOIDED: Final = """
+SELECT DISTINCT l.period FROM robosystems.invoices AS i JOIN robosystems.invoice_lines AS l ON l.invoice_id = i.id
+WHERE i.state = 'void' AND l.kind = 'subscription' AND l.period <= %s
+  AND NOT EXISTS (SELECT FROM robosystems.invoice_lines AS r WHERE r.replaces = l.id)
+"""
+
+
 def gather(con: psycopg.Connection[Any], months: list[date]) -> tuple[int, int]:
     """Gather the lines of months that are over for the invoices being made, in the caller's transaction; how many, and cents.
 
-    One at a time: who comes second sees what the first has billed.
+    Earlier months in which a line was voided are looked at too. One at a time: who comes second sees what the first has billed.
     """
     con.execute("SELECT pg_advisory_xact_lock(hashtextextended('robosystems:fees', 0))")
-    return invoicing.add_lines(con, _COLUMNS, due("%(months)s::date[]"), {"months": months})
+    voided = {period for (period,) in con.execute(_VOIDED, [max(months)])}
+    bound = {"months": sorted({*months, *voided})}
+    return invoicing.add_lines(con, _COLUMNS, due("%(months)s::date[]"), bound)

@@ -43,7 +43,7 @@ def bill_month(
 
     Args:
         since: first month whose fees are billed as far as they are not yet; by default the one before `month`, so that what
-            came late, or was on an invoice that was voided, is on the next.
+            came late is on the next invoice. What was on an invoice that was voided is, however old it is.
 
     Raises:
         UsageError: the month is not over, or `since` lies after it.
