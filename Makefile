@@ -28,10 +28,10 @@ demo: env data/synthetic_profiles.json  ## generate 10,000 parties, run ingest, 
 	$(BIN)/quayside demo
 
 test: env spark data/synthetic_profiles.json  ## all tests, in parallel
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	$(BIN)/python -m pytest -n $(WORKERS)
 
 test-fast: env data/synthetic_profiles.json  ## the tests that are not slow
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
 
 up: env data/synthetic_profiles.json  ## webserver and daemon with all locations, http://localhost:3000
 	$(BIN)/quayside up

@@ -27,28 +27,12 @@ from quayside.foundation import processes
 from quayside.foundation.postgres import EmbeddedPostgres
 from quayside.foundation.settings import Settings
 from quayside.foundation.valkey import EmbeddedValkey
+from tests import scheduling
 
 if TYPE_CHECKING:
     from quayside.foundation.lake import Lake
 
 SESSION_HOME = "QUAYSIDE_TEST_SESSION_HOME"
-#: Modules of a minute and more.
-_LONGEST = {
-    name: place - 100
-    for place, name in enumerate(
-        (
-            "dataloader/test_faults.py",
-            "kycc/test_faults.py",
-            "robosystems/test_faults.py",
-            "kycc/spark/test_equal.py",
-            "dataloader/dagster/test_loads.py",
-            "foundation/test_up.py",
-            "kycc/dagster/test_jobs.py",
-            "kycc/dagster/test_learning.py",
-            "foundation/dagster/launcher/test_services.py",
-        )
-    )
-}
 FOLDER_PREFIX = "quayside-tests-"
 TEMPLATE = "template_of_tests"
 
@@ -94,8 +78,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # The longest first, so that no worker is alone with one at the end.
-    items.sort(key=lambda item: _LONGEST.get(item.path.relative_to(Path(__file__).parent).as_posix(), 0))
+    scheduling.in_order(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    return scheduling.scheduler(config, log)
 
 
 def pytest_runtest_setup() -> None:
@@ -173,6 +161,7 @@ def template_database(session_settings: Settings) -> str:
         if con.execute("SELECT 1 FROM pg_database WHERE datname = %s", [TEMPLATE]).fetchone() is None:
             # Nothing here has to survive a power cut, and every DROP DATABASE would sync all files.
             con.execute("ALTER SYSTEM SET fsync = off")
+            con.execute("ALTER SYSTEM SET full_page_writes = off")
             con.execute("SELECT pg_reload_conf()")
             con.execute(f"DROP DATABASE IF EXISTS {TEMPLATE}_new")  # of a worker that died half way
             con.execute(f"CREATE DATABASE {TEMPLATE}_new")
