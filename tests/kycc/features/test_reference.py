@@ -15,8 +15,8 @@ from quayside.kycc import features
 
 pytestmark = pytest.mark.unit
 
-EXAMPLES = 250
-PARTS = 5  # for several workers
+EXAMPLES = 200
+PARTS = 4  # for several workers
 
 
 def assert_equal(ours: dict[str, dict[str, Any]], reference: dict[str, dict[str, Any]]) -> None:
