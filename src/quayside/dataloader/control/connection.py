@@ -82,7 +82,6 @@ class Connections:
         self._idle: list[tuple[float, Connection]] = []
         self._lock = threading.Lock()
         self._pid = os.getpid()
-        self._checked = False
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -168,9 +167,6 @@ class Connections:
         from quayside.foundation.audit import actor
         from quayside.foundation.postgres import connect, ensure_schema
 
-        if not self._checked:
-            ensure_schema(self._settings, SCHEMA)
-            self._checked = True
         con: psycopg.Connection[Any] = connect(
             control_settings(self._settings),
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
@@ -179,7 +175,12 @@ class Connections:
             application_name="quayside dataloader control",
             options=_OPTIONS,
         )
-        con.execute("SELECT set_config('control.changed_by', %s, false)", [actor()])
+        try:
+            ensure_schema(self._settings, SCHEMA, con)
+            con.execute("SELECT set_config('control.changed_by', %s, false)", [actor()])
+        except BaseException:
+            con.close()
+            raise
         return con
 
 

@@ -65,8 +65,10 @@ class SchemaStatus:
     state: State
 
 
-def ensure_schema(settings: Settings, spec: SchemaSpec) -> None:
-    """Make sure the schema is what this code was written for; asked once per process.
+def ensure_schema(
+    settings: Settings, spec: SchemaSpec, connection: psycopg.Connection[Any] | None = None
+) -> None:
+    """Make sure the schema is what this code was written for; asked once per process, by `connection` if there is one.
 
     Raises:
         SchemaError: it is newer than this code, or older on a server of yours.
@@ -75,7 +77,7 @@ def ensure_schema(settings: Settings, spec: SchemaSpec) -> None:
     key = (database_url(settings), spec.name, spec.head)
     if key in _up_to_date:
         return
-    status = schema_status(settings, spec)
+    status = schema_status(settings, spec) if connection is None else _status(connection, spec)
     if status.state == "newer":
         raise _newer(status)
     if status.state != "current":
@@ -147,16 +149,18 @@ def revisions(spec: SchemaSpec) -> ScriptDirectory:
     return ScriptDirectory.from_config(alembic_config(spec))
 
 
-def _status(connection: psycopg.Connection[tuple[Any, ...]], spec: SchemaSpec) -> SchemaStatus:
+def _status(connection: psycopg.Connection[Any], spec: SchemaSpec) -> SchemaStatus:
     import psycopg
     from psycopg import sql
+    from psycopg.rows import tuple_row
 
     table = sql.Identifier(spec.name, VERSION_TABLE)
     try:
-        exists = connection.execute("SELECT to_regclass(%s)", [table.as_string(connection)]).fetchone()
+        cursor = connection.cursor(row_factory=tuple_row)
+        exists = cursor.execute("SELECT to_regclass(%s)", [table.as_string(connection)]).fetchone()
         row = None
         if exists is not None and exists[0] is not None:
-            row = connection.execute(sql.SQL("SELECT version_num FROM {}").format(table)).fetchone()
+            row = cursor.execute(sql.SQL("SELECT version_num FROM {}").format(table)).fetchone()
     except psycopg.errors.InsufficientPrivilege as error:
         raise SchemaError(
             f"Schema {spec.name} cannot be read by this database user: {sentence(error)}. Grant it, or change the "
