@@ -114,8 +114,8 @@ def ours(server: SourceServer, destination: str, strategy: str, table: str = "li
 def load_ours(url: str, catalog: str, strategy: str, table: str) -> dict[str, Any]:
     """One load as the platform's worker does it: claim, begin, read, write, count, cursor, outcome and history."""
     from quayside.dataloader.control.client import LakebaseClient
-    from quayside.dataloader.dataloader_pipe import without_pandas
     from quayside.dataloader.load import load_table
+    from quayside.foundation.no_pandas import without_pandas
     from quayside.foundation.settings import load_settings
 
     without_pandas()

@@ -32,6 +32,7 @@ from typing import Any
 
 import quayside.foundation.audit
 import quayside.foundation.lake
+import quayside.foundation.no_pandas
 import quayside.foundation.postgres
 import quayside.kycc.features
 import quayside.kycc.generate
@@ -368,7 +369,8 @@ class Harness:
 
 def warm_up() -> None:
     """Import what every child would import again."""
-    for name in ("alembic.command", "pandas", "psycopg", "scipy.sparse.csgraph"):
+    quayside.foundation.no_pandas.without_pandas()
+    for name in ("alembic.command", "psycopg", "scipy.sparse.csgraph"):
         importlib.import_module(name)
 
 

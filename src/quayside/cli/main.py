@@ -47,7 +47,10 @@ def overview() -> None:
 def run(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
     from quayside.foundation.errors import QuaysideError
+    from quayside.foundation.no_pandas import without_pandas
 
+    if arguments is None:  # a process of our own
+        without_pandas()
     try:
         sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)))
     except QuaysideError as error:

@@ -26,6 +26,7 @@ from dagster_pipes import PipesContext, PipesEnvVarParamsLoader, open_dagster_pi
 from quayside.dataloader.request import LoadRequest
 from quayside.dataloader.worker import GRACE_SECONDS, Outcome, Stop, Worker
 from quayside.foundation.errors import QuaysideError
+from quayside.foundation.no_pandas import without_pandas
 from quayside.foundation.secrets import redact, remember_all
 from quayside.foundation.settings import load_settings
 
@@ -88,15 +89,6 @@ def main() -> int:
             pipes.report_custom_message({"cause": redact(str(error))})
             return error.exit_code
     return 0
-
-
-def without_pandas() -> None:
-    """Let every import of pandas fail in this process.
-
-    Where it is installed DuckDB imports it, and with it pyarrow, at the first value it binds, to know its kinds of null: 0.4 CPU
-    seconds, more than everything else before the first row. Nothing here works with pandas.
-    """
-    sys.modules["pandas"] = None  # pyright: ignore[reportArgumentType] - which is how Python says "not to be imported"
 
 
 def die_with(parent: int) -> None:

@@ -9,7 +9,10 @@ from typing import Any
 
 from quayside.foundation.lake import Lake
 from quayside.foundation.lake import lake as lake_module
+from quayside.foundation.no_pandas import without_pandas
 from quayside.foundation.settings import load_settings
+
+without_pandas()
 
 
 class _Table:

@@ -24,6 +24,8 @@ pytestmark = pytest.mark.integration
 
 RUN = """
 import os, signal, sys
+from quayside.foundation.no_pandas import without_pandas
+without_pandas()
 from quayside.foundation.lake import Lake
 from quayside.foundation.settings import load_settings
 from quayside.kycc.ingest import ingest
