@@ -93,6 +93,9 @@ bench-billing: env  ## storage bills, allowances, events and consumes at 1k, 10k
 faults-dataloader: env  ## kill DataLoader at random moments while its source changes (SEED=, KILLS=)
 	$(BIN)/python -W ignore -m tests.faults.dataloader --kills $(or $(KILLS),200) --seed $(or $(SEED),1)
 
+crowd-dataloader: env  ## workers that load a table each and commit at the same moment (WORKERS=64)
+	WORKERS=$(or $(WORKERS),64) $(BIN)/pytest tests/dataloader/dagster/test_bounded.py -k at_once
+
 lock: $(UV)  ## resolve pyproject.toml anew into requirements.lock and requirements-spark.lock
 	$(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev --extra bench --extra sources \
 		--custom-compile-command "make lock" pyproject.toml -o requirements.lock

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -15,16 +15,32 @@ import pytest
 import yaml
 from dagster_pipes import encode_param
 from tests.dataloader.dagster.conftest import Control, make_runs, tick
+from tests.dataloader.dagster.test_loads import WAITING, until
 
-from quayside.dataloader.dagster.plane import script
 from quayside.dataloader.dagster.sensors import master_sensor
 from quayside.dataloader.request import LoadRequest
 from quayside.foundation.lake import Lake
+from quayside.foundation.postgres import connect, embedded
 from quayside.foundation.settings import project_root
 
 pytestmark = pytest.mark.integration
 
 DUE = 64
+#: `make crowd-dataloader` has 64.
+AT_ONCE = int(os.environ.get("WORKERS", "16"))
+#: What runs of the warm launcher do: each forks its worker, of an interpreter that has imported everything.
+FORKING = """
+import json, sys
+import duckdb, numpy, psycopg, pyarrow, sqlalchemy.orm, quayside.foundation.lake
+from quayside.dataloader import dataloader_pipe
+from quayside.dataloader.dagster.forked import ForkedWorker
+
+workers = []
+for environment in json.load(sys.stdin):
+    workers.append(ForkedWorker(dataloader_pipe.__file__))
+    workers[-1].start(environment)  # before the next one inherits the end of its pipe
+print(json.dumps([worker.wait() for worker in workers]))
+"""
 
 
 @pytest.mark.slow
@@ -58,47 +74,68 @@ def test_in_batches_many_tables_are_few_processes(
     assert [int(request.tags["table_count"]) for request in requests] == [12, 12, 12, 12, 12, 4]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _places() -> Iterator[None]:
+    """Room for many workers on the session's own server, where the test of them is all that runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        if AT_ONCE > 16:
+            patch.setitem(embedded._SERVER_SETTINGS, "max_connections", str(8 * AT_ONCE))
+        yield
+
+
 @pytest.mark.slow
-def test_sixty_four_tables_in_eight_workers_at_once(
+def test_many_workers_commit_at_once(
     control: Control, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """case 15: more workers than the queue starts by itself; nothing is lost or loaded twice, connections are bounded."""
-    monkeypatch.setenv("QUAYSIDE_THREADS", "2")
+    """case 15: more workers than the queue starts by itself, a process each, all of which wait for their table until the last
+    is there. No conflict is anybody's failure, nothing is lost or loaded twice, connections are bounded."""
+    monkeypatch.setenv("QUAYSIDE_THREADS", "1")
     control.source()
-    for number in range(DUE):
+    for number in range(AT_ONCE):
         control.source_table(f"c{number}", rows=number + 1)
         control.table(f"c{number}")
-    tables = [
-        control.client.for_attempt(r.config_id, r.attempt).begin("http://localhost/runs/1")
-        for r in control.client.claim(DUE)
+    environments = [
+        pipes_environment(
+            control.client.for_attempt(r.config_id, r.attempt).begin("http://localhost/runs/1"), tmp_path
+        )
+        for r in control.client.claim(AT_ONCE)
     ]
-    workers = [started(tables[first::8], tmp_path / str(first)) for first in range(8)]
-    most = 0
-    while any(worker.poll() is None for worker in workers):
-        [(now,)] = control.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
-        most = max(most, now)
-        time.sleep(0.1)
-    assert [worker.wait() for worker in workers] == [0] * 8
-    assert most <= 8 * 12
-    states = "SELECT last_status, count(*) FROM control.table_control GROUP BY 1"
-    assert control.execute(states) == [("Succeeded", DUE)]
+    with connect(control.settings) as blocker:
+        for number in range(AT_ONCE):
+            blocker.execute(f"LOCK TABLE public.c{number} IN ACCESS EXCLUSIVE MODE".encode())
+        run = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", FORKING],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+        with run:
+            assert run.stdin
+            run.stdin.write(json.dumps(environments))
+            run.stdin.close()
+            until(lambda: len(control.execute(WAITING)) == AT_ONCE, what="every worker waits for its table")
+            [(connections,)] = control.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            )
+            blocker.rollback()
+            assert run.stdout
+            assert json.load(run.stdout) == [0] * AT_ONCE
+    assert connections <= 6 * AT_ONCE
+    states = "SELECT last_status, attempt, count(*) FROM control.table_control GROUP BY 1, 2"
+    assert control.execute(states) == [("Succeeded", 1, AT_ONCE)]
     loads = "SELECT count(*), count(DISTINCT config_id) FROM control.historical_metadata WHERE load_status = 'Succeeded'"
-    assert control.execute(loads) == [(DUE, DUE)]
+    assert control.execute(loads) == [(AT_ONCE, AT_ONCE)]
     assert control.open_history() == 0
     with closing(Lake(control.settings).connect(read_only=True)) as lake:
-        each = (f'SELECT {n} AS n, count(*) AS held FROM lake."bronze.trade".c{n}' for n in range(DUE))
+        each = (f'SELECT {n} AS n, count(*) AS held FROM lake."bronze.trade".c{n}' for n in range(AT_ONCE))
         wrong = f"SELECT n FROM ({' UNION ALL '.join(each)}) WHERE held <> n + 1"
         assert lake.execute(wrong).fetchall() == []
 
 
-def started(tables: list[LoadRequest], folder: Path) -> subprocess.Popen[bytes]:
-    """A worker as a run starts it."""
-    folder.mkdir()
-    context = {"extras": {"tables": [table.to_json() for table in tables]}, "run_id": "1", "job_name": "j", "retry_number": 0,
+def pipes_environment(table: LoadRequest, folder: Path) -> dict[str, str]:
+    """What a run tells its worker by."""
+    context = {"extras": {"tables": [table.to_json()]}, "run_id": "1", "job_name": "j", "retry_number": 0,
                "asset_keys": None, "code_version_by_asset_key": None, "provenance_by_asset_key": None,
                "partition_key": None, "partition_key_range": None, "partition_time_window": None}  # fmt: skip
-    (folder / "context").write_text(json.dumps(context), "utf-8")
-    where = {"DAGSTER_PIPES_CONTEXT": {"path": str(folder / "context")}, "DAGSTER_PIPES_MESSAGES": {"path": str(folder / "messages")}}  # fmt: skip
-    environment = os.environ | {name: encode_param(value) for name, value in where.items()}
-    with (folder / "log").open("wb") as log:
-        return subprocess.Popen([sys.executable, str(script())], env=environment, stdout=log, stderr=log)
+    told, said = folder / f"{table.config_id}.context", folder / f"{table.config_id}.messages"
+    told.write_text(json.dumps(context), "utf-8")
+    where = {"DAGSTER_PIPES_CONTEXT": {"path": str(told)}, "DAGSTER_PIPES_MESSAGES": {"path": str(said)}}
+    return {name: encode_param(value) for name, value in where.items()}

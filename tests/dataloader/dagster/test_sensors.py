@@ -87,8 +87,10 @@ def test_a_row_whose_run_never_comes_is_queued_anew_and_fails_the_third_time(
     assert control.open_history() == 0
 
 
-def test_a_deferred_backfill_is_named(control: Control, instance: dg.DagsterInstance):
-    # case 14
+def test_a_deferred_backfill_is_named(
+    control: Control, instance: dg.DagsterInstance, capsys: pytest.CaptureFixture[str]
+):
+    # case 14 - it waits, and the log of the tick says which one and why
     control.source()
     backfill = {"load_strategy": "chunked_backfill", "incremental_column": "id", "incremental_type": "integer",
                 "primary_key_cols": "id"}  # fmt: skip
@@ -96,6 +98,9 @@ def test_a_deferred_backfill_is_named(control: Control, instance: dg.DagsterInst
     control.table("b", **backfill)
     data = tick(master_sensor, instance)
     assert [r.tags["dagster/max_runtime"] for r in data.run_requests] == ["86400"]
+    said = capsys.readouterr().err  # where a tick's log goes without a daemon
+    assert "bronze.trade.b is deferred: config " in said
+    assert "bronze.trade.a is deferred" not in said
     [row] = control.client.get_control_tables("backfill gate")
     assert row["destination_table_name"] == "b"
 

@@ -544,6 +544,19 @@ def test_a_killed_backfill_goes_on_and_nobody_sees_it_before_its_end(chunks, com
     assert t.rows() == t.at_source()
 
 
+def test_a_backfill_whose_mark_is_past_what_the_source_still_has_ends(chunks):
+    # case 24 (mark past MAX)
+    t = chunks(5)
+    with pytest.raises(FencedError):
+        t.load(fence=Until(3, FencedError("given up")))
+    t.execute("DELETE FROM src WHERE id > 20")
+    done = t.load()
+    assert (done.handed_over, shadow(t)) == (True, [])
+    assert {(n,) for n in range(1, 21)} <= set(t.rows("id"))
+    put(t, (101, "new", at(1)))
+    assert t.load(load_strategy="incremental").rows_inserted == 1
+
+
 @pytest.mark.slow
 def test_a_row_that_moves_between_chunks_of_a_resumed_backfill_is_there_once(chunks):
     # case 24 (updates during the backfill)
