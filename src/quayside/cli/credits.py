@@ -1,22 +1,19 @@
-"""``quayside credits``: balances, statements, grants, billing, invoices, reports and health, without Dagster."""
+"""``quayside credits``: balances, statements, grants, reports and health, without Dagster; billing is in `credits_bill`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import date, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from quayside.cli import keys, provision
+from quayside.cli import credits_bill, keys, provision
+from quayside.cli.credits_options import Graph, Json, Month, books, in_usd, last_month, moment, show
 
 if TYPE_CHECKING:
-    import psycopg
-
     from quayside.robosystems.ledger import Ledger
 
 app = typer.Typer(
@@ -24,17 +21,10 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
-bill_app = typer.Typer(
-    help="Run a part of billing for a period; again changes nothing.", no_args_is_help=True
-)
-app.add_typer(bill_app, name="bill")
+app.add_typer(credits_bill.app)
 app.add_typer(provision.app, name="provision")
 app.add_typer(keys.app, name="keys")
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Graph = Annotated[str, typer.Argument(help="Id of a graph; a subgraph's parent pays.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")]
-Month = Annotated[str | None, typer.Option(help="YYYY-MM.")]
 Key = Annotated[
     str | None,
     typer.Option(
@@ -44,16 +34,10 @@ Key = Annotated[
 
 
 @contextmanager
-def _books() -> Iterator[psycopg.Connection[Any]]:
-    with provision.open_database() as (_, con):
-        yield con
-
-
-@contextmanager
 def _ledger() -> Iterator[Ledger]:
     from quayside.robosystems.ledger import Ledger
 
-    with _books() as con:
+    with books() as con:
         yield Ledger(con)
 
 
@@ -63,28 +47,6 @@ def _key(key: str | None) -> str:
     from quayside.robosystems.names import named
 
     return f"cli:{secrets.token_hex(8)}" if key is None else named(key, "A key")
-
-
-def _show(result: Any, as_json: bool) -> None:
-    from quayside.foundation import console
-
-    rows = [asdict(each) for each in result] if isinstance(result, list) else [asdict(result)]
-    if as_json:
-        console.show_json(rows if isinstance(result, list) else rows[0])
-    elif isinstance(result, list):
-        console.show(rows)
-    else:
-        console.show([{"": name, "value": value} for name, value in rows[0].items()])
-
-
-def _usd(cents: int) -> Decimal:
-    return Decimal(cents).scaleb(-2)
-
-
-def _moment(text: str) -> datetime:
-    from quayside.robosystems.periods import parse_moment
-
-    return parse_moment(text)
 
 
 @app.command("open")
@@ -118,7 +80,7 @@ def balance(
     if as_json:
         console.show_json(asdict(held) | {"grants": [asdict(grant) for grant in grants]})
         return
-    _show(held, False)
+    show(held, False)
     typer.echo()
     console.show([asdict(grant) for grant in grants if grant.left_over])
 
@@ -149,12 +111,12 @@ def statement(
         first = parse_month(month)
         begin, end = start_of(first), start_of(next_month(first))
     else:
-        begin = _moment(since) if since else start_of(month_of(utc_now()))
-        end = _moment(until) if until else utc_now()
+        begin = moment(since) if since else start_of(month_of(utc_now()))
+        end = moment(until) if until else utc_now()
     formats = {".csv": "csv", ".parquet": "parquet", ".html": "html"}
     if out is not None and out.suffix not in formats:
         raise UsageError(f"{out} has to end in .csv, .parquet or .html.")
-    with _books() as con:
+    with books() as con:
         found = make(con, graph, begin, end)
     if out is not None:
         content = render(found, formats[out.suffix])  # pyright: ignore[reportArgumentType] - one of the three
@@ -208,9 +170,9 @@ def grant(
             key=_key(key),
             source=source,  # pyright: ignore[reportArgumentType] - one of the three
             priority=priority,
-            expires_at=_moment(expires) if expires else None,
+            expires_at=moment(expires) if expires else None,
         )
-    _show(done, as_json)
+    show(done, as_json)
 
 
 @app.command()
@@ -226,7 +188,7 @@ def adjust(
 
     named(reason, "The reason")
     with _ledger() as ledger:
-        _show(ledger.adjust(graph, change, key=_key(key), reason=reason), as_json)
+        show(ledger.adjust(graph, change, key=_key(key), reason=reason), as_json)
 
 
 @app.command()
@@ -239,7 +201,7 @@ def transfer(
 ) -> None:
     """Move credits from one graph to another."""
     with _ledger() as ledger:
-        _show(ledger.transfer(from_graph, to_graph, amount, key=_key(key)), as_json)
+        show(ledger.transfer(from_graph, to_graph, amount, key=_key(key)), as_json)
 
 
 @app.command()
@@ -255,9 +217,9 @@ def void(
     named(reason, "The reason")
     with _ledger() as ledger:
         if number.isdigit():
-            _show(ledger.void(int(number), reason=reason), as_json)
+            show(ledger.void(int(number), reason=reason), as_json)
         else:
-            _show(void_invoice(ledger.connection, number, reason), as_json)
+            show(void_invoice(ledger.connection, number, reason), as_json)
 
 
 @app.command()
@@ -270,216 +232,7 @@ def refund(
 ) -> None:
     """Give consumed credits back."""
     with _ledger() as ledger:
-        _show(ledger.refund(number, amount, key=None if key is None else _key(key), reason=reason), as_json)
-
-
-@bill_app.command("storage")
-def bill_storage(
-    day: Annotated[str | None, typer.Option(help="YYYY-MM-DD. Left out: yesterday, UTC.")] = None,
-    until: Annotated[str | None, typer.Option(help="Last day of a range.")] = None,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-) -> None:
-    """Bill the storage of a day or of a range of days."""
-    from datetime import timedelta
-
-    from quayside.robosystems import billing
-    from quayside.robosystems.periods import parse_day, utc_now
-
-    first = parse_day(day) if day else utc_now().date() - timedelta(days=1)
-    with _books() as con:
-        _show(billing.bill_storage(con, first, parse_day(until) if until else None, dry_run=dry_run), as_json)
-
-
-@bill_app.command("overage")
-def bill_overage(month: Month = None, dry_run: DryRun = False, as_json: Json = False) -> None:
-    """Invoice the debts of a month that is over, by default the last, without the prices of plans."""
-    from quayside.robosystems import billing
-
-    with _books() as con:
-        _show(billing.bill_overage(con, _last_month(month), dry_run=dry_run), as_json)
-
-
-@bill_app.command("invoices")
-def bill_invoices(
-    month: Month = None,
-    since: Annotated[
-        str | None,
-        typer.Option(help="First month whose fees are billed if they are not. Left out: the one before."),
-    ] = None,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-) -> None:
-    """Invoice a month that is over, by default the last: debts and plans, one invoice per customer."""
-    from quayside.robosystems import billing
-    from quayside.robosystems.periods import parse_month
-
-    with _books() as con:
-        first = parse_month(since) if since else None
-        _show(billing.bill_month(con, _last_month(month), since=first, dry_run=dry_run), as_json)
-
-
-@bill_app.command("allowances")
-def bill_allowances(
-    month: Month = None,
-    until: Annotated[str | None, typer.Option(help="Last month of a range, YYYY-MM.")] = None,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-) -> None:
-    """Give the allowances of a month, by default this one."""
-    from quayside.robosystems import billing
-    from quayside.robosystems.periods import month_of, parse_month, utc_now
-
-    first = parse_month(month) if month else month_of(utc_now())
-    with _books() as con:
-        _show(billing.allocate(con, first, parse_month(until) if until else None, dry_run=dry_run), as_json)
-
-
-@bill_app.command("expiry")
-def bill_expiry(dry_run: DryRun = False, as_json: Json = False) -> None:
-    """Let lapsed grants expire and overdue reservations end."""
-    from quayside.robosystems import billing
-
-    with _books() as con:
-        _show(billing.expire_credits(con, dry_run=dry_run), as_json)
-
-
-@bill_app.command("events")
-def bill_events(dry_run: DryRun = False, as_json: Json = False) -> None:
-    """Charge the usage events that are not charged yet."""
-    from quayside.robosystems.usage import meter
-
-    with _books() as con:
-        _show(meter(con, dry_run=dry_run), as_json)
-
-
-@app.command()
-def assign(
-    subject: Annotated[str, typer.Argument(help="Whom usage events are counted for.")], graph: Graph
-) -> None:
-    """Let a graph's account pay for a subject of usage events."""
-    from quayside.robosystems.usage import assign_subject
-
-    with _books() as con:
-        assign_subject(con, subject, graph)
-    typer.echo(f"Graph {graph} pays for {subject}.")
-
-
-@app.command()
-def prices(as_json: Json = False) -> None:
-    """Every version of every price, and the plans as they are now."""
-    from quayside.foundation import console
-    from quayside.robosystems import plans
-
-    with _books() as con:
-        found, known = plans.prices(con), [asdict(plan) for plan in plans.plans(con)]
-    if as_json:
-        console.show_json({"prices": found, "plans": known})
-        return
-    console.show(found)
-    typer.echo()
-    console.show(known)
-
-
-@app.command()
-def price(
-    code: Annotated[str, typer.Argument(help="overage.credit_usd, storage.gb_day or event.<kind>.")],
-    value: Annotated[str, typer.Argument()],
-    since: Annotated[str | None, typer.Option(help="From when it holds, UTC. Left out: from now on.")] = None,
-) -> None:
-    """Set a price from a moment on. What was billed before stays."""
-    from quayside.foundation.errors import UsageError
-    from quayside.robosystems import plans
-    from quayside.robosystems.names import shown
-
-    try:
-        exact = Decimal(value)
-    except ArithmeticError:
-        raise UsageError(f"{shown(value)} is not a number.") from None
-    with _books() as con:
-        plans.set_price(con, code, exact, _moment(since) if since else None)
-    typer.echo(f"{code} is {exact:f} from {since or 'now'} on.")
-
-
-@app.command()
-def invoices(
-    customer: Annotated[str | None, typer.Option(help="Of one customer.")] = None,
-    state: Annotated[str | None, typer.Option(help="draft, open, paid, void or uncollectible.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Invoices, newest first."""
-    from quayside.robosystems import billing
-
-    with _books() as con:
-        _show(billing.invoices(con, customer, state), as_json)  # pyright: ignore[reportArgumentType] - an unknown one finds none
-
-
-@app.command()
-def invoice(
-    number: Annotated[str, typer.Argument(help="As in 2026-000001.")],
-    as_json: Json = False,
-) -> None:
-    """An invoice with its lines."""
-    from quayside.foundation import console
-    from quayside.robosystems import billing
-
-    with _books() as con:
-        found = billing.get_invoice(con, number)
-        lines = billing.invoice_lines(con, found.invoice_id)
-    if as_json:
-        console.show_json(asdict(found) | {"lines": lines})
-        return
-    due = f", due on {found.due_on}" if found.state == "open" else ""
-    typer.echo(f"Invoice {found.number} to {found.customer_id} is {found.state}{due}.")
-    console.show(
-        [
-            *(
-                {**line, "period": f"{line['period']:%Y-%m}", "usd": _usd(line["amount_cents"])}
-                for line in lines
-            ),
-            {"description": "Total", "usd": _usd(found.total_cents)},
-        ],
-        columns=("period", "description", "quantity", "unit_usd", "usd"),
-    )
-
-
-@app.command("write-off")
-def write_off(
-    number: Annotated[str, typer.Argument(help="As in 2026-000001.")], as_json: Json = False
-) -> None:
-    """Give an open invoice up as uncollectible; it may still be paid."""
-    from quayside.robosystems import billing
-
-    with _books() as con:
-        _show(billing.write_off(con, number), as_json)
-
-
-@app.command()
-def pay(
-    number: Annotated[str, typer.Argument(help="As in 2026-000001.")],
-    reference: Annotated[str, typer.Option(help="What paid it.")],
-    as_json: Json = False,
-) -> None:
-    """Note that an invoice was paid."""
-    from quayside.robosystems import billing
-
-    with _books() as con:
-        _show(billing.pay(con, number, reference), as_json)
-
-
-@app.command()
-def gaps(
-    day: Annotated[str, typer.Option(help="First day, YYYY-MM-DD.")],
-    until: Annotated[str | None, typer.Option(help="Last day. Left out: the first.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Hours in which subscribed graphs were not measured."""
-    from quayside.robosystems import usage
-    from quayside.robosystems.periods import parse_day, utc_now
-
-    first = parse_day(day)
-    with _books() as con:
-        _show(usage.gaps(con, first, parse_day(until) if until else first, until=utc_now()), as_json)
+        show(ledger.refund(number, amount, key=None if key is None else _key(key), reason=reason), as_json)
 
 
 @app.command()
@@ -492,6 +245,7 @@ def report(
     from quayside.foundation.settings import load_settings
     from quayside.robosystems.periods import utc_now
     from quayside.robosystems.reports import store, usage_report
+    from quayside.robosystems.reports.monthly import MOVEMENTS
     from quayside.robosystems.storage import object_store
 
     objects = object_store(load_settings())
@@ -500,25 +254,18 @@ def report(
         objects.put(key, file.read())
         return f"{objects.url.rstrip('/')}/{key}"
 
-    with _books() as con:
-        stored = store(con, usage_report(con, _last_month(month), now=utc_now()), upload)
+    with books() as con:
+        stored = store(con, usage_report(con, last_month(month), now=utc_now()), upload)
     if as_json:
         console.show_json({"url": stored.url, "sha256": stored.sha256, "rows": list(stored.report.rows)})
         return
+    money = {"overage_cents": "debts_usd", "fee_cents": "fees_usd", "voided_cents": "voided_usd"}
     console.show(
-        stored.report.rows,
-        columns=(
-            "graph_id",
-            "opening",
-            "allocated",
-            "granted",
-            "consumed",
-            "refunded",
-            "expired",
-            "overage",
-            "corrected",
-            "closing",
-        ),
+        [
+            {**row, **{shown: in_usd(row[name]) for name, shown in money.items()}}
+            for row in stored.report.rows
+        ],
+        columns=("graph_id", "opening", *MOVEMENTS, "closing", *money.values()),
     )
     typer.echo(f"\n{stored.url}")
 
@@ -530,7 +277,7 @@ def health(as_json: Json = False) -> None:
     from quayside.robosystems.health import check_health
     from quayside.robosystems.periods import utc_now
 
-    with _books() as con:
+    with books() as con:
         found = check_health(con, utc_now())
     rows = [
         {
@@ -544,9 +291,3 @@ def health(as_json: Json = False) -> None:
     console.show(rows, as_json=as_json)
     if any(each.count and each.check.severity == "red" for each in found):
         raise typer.Exit(1)
-
-
-def _last_month(text: str | None) -> date:
-    from quayside.robosystems.periods import month_of, parse_month, previous_month, utc_now
-
-    return parse_month(text) if text else previous_month(month_of(utc_now()))
