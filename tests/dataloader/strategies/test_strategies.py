@@ -11,7 +11,7 @@ import pytest
 from tests.dataloader.tables import NOW, Table
 
 from quayside.dataloader.errors import CancelledError, CountMismatchError, FencedError
-from quayside.dataloader.strategies import append_only, strategy
+from quayside.dataloader.strategies import append_only, distinct
 from quayside.foundation.errors import InputError
 
 pytestmark = pytest.mark.integration
@@ -232,10 +232,11 @@ def test_a_table_dropped_by_hand_is_loaded_from_the_beginning(new):
     assert t.load(incremental_value=None).rows_inserted == 2
 
 
-@pytest.mark.parametrize("keys_at_once", [strategy.KEYS_AT_ONCE, 1])
-def test_keys_that_repeat_are_reduced_to_their_latest_row(new, monkeypatch, keys_at_once):
-    # case 28; in one pass over the hashes of the keys, or in one for each row
-    monkeypatch.setattr(strategy, "KEYS_AT_ONCE", keys_at_once)
+@pytest.mark.parametrize(("keys_at_once", "files"), [(distinct.KEYS_AT_ONCE, 1), (1, 128), (1, 2)])
+def test_keys_that_repeat_are_reduced_to_their_latest_row(new, monkeypatch, keys_at_once, files):
+    # case 28; hashes of the keys are counted all at once, from a file for each, and in several passes over two files
+    monkeypatch.setattr(distinct, "KEYS_AT_ONCE", keys_at_once)
+    monkeypatch.setattr(distinct, "MOST_FILES", files)
     t = new("incremental", **BY_TIME, primary_key_cols=("id",))
     t.source.key = ()
     for id_, v, hours in ((1, "older", 3), (1, "latest", 2), (2, "x", 2), (2, "y", 2)):

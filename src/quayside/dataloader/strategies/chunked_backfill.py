@@ -20,6 +20,7 @@ from quayside.dataloader.cursor import Cursor, CursorValue
 from quayside.dataloader.destinations.destination import Destination, LoadState, Written
 from quayside.dataloader.errors import CountMismatchError
 from quayside.dataloader.sources.source import Comparison, Predicate
+from quayside.dataloader.strategies.distinct import duplicates
 from quayside.dataloader.strategies.full import first
 from quayside.dataloader.strategies.strategy import Done, Load
 from quayside.foundation.errors import InputError
@@ -171,7 +172,7 @@ def _check(load: Load, shadow: Destination, columns: SchemaPlan, progress: Progr
         )
     if list(load.source.primary_key) != load.source_key:
         names = ", ".join(map(identifier, load.key(columns)))
-        if several := load.duplicates(shadow.relation(), names):
+        if several := duplicates(load.con, shadow.relation(), names):
             raise InputError(
                 f"{several} rows of {load.request.source_table_name} have the key ({names}) of another row, or none: "
                 "correct primary_key_cols. The table was not replaced."

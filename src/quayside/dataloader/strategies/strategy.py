@@ -32,6 +32,7 @@ from quayside.dataloader.destinations.profile import rows_into
 from quayside.dataloader.errors import CountMismatchError
 from quayside.dataloader.schema_contract import SchemaPlan, plan
 from quayside.dataloader.sources.source import Divisible
+from quayside.dataloader.strategies.distinct import duplicates
 from quayside.foundation.errors import InputError
 from quayside.foundation.lake.sql import identifier
 
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
 #: A large table is read in portions of about so many rows, several at once where the source can be.
 PORTION_ROWS: Final = 1_000_000
 
-#: Keys whose hashes are counted in one go: about 100 MB.
-KEYS_AT_ONCE: Final = 4_000_000
 STAGE: Final = "temp.main.quayside_stage"
 
 #: Deletes at the source are looked for by these strategies; the others replace the table.
@@ -260,7 +259,7 @@ class Load:
         """
         key = ", ".join(map(identifier, self.key(columns)))
         self._check_null_keys(STAGE, columns)
-        if not self.duplicates(STAGE, key):
+        if not duplicates(self.con, STAGE, key):
             return
         order = [f"{identifier(c)} DESC NULLS LAST" for c in self._order(columns)]
         self.con.execute(
@@ -275,19 +274,6 @@ class Load:
                 f"{losers} rows had the key ({key}) of another row: the latest of each key was loaded. "
                 "Correct primary_key_cols if they are different rows."
             )
-
-    def duplicates(self, relation: str, key: str) -> int:
-        """How many rows have the key of another row, in memory that does not grow with the rows where none has.
-
-        Hashes of the keys are counted, so many at a time; keys themselves only when two hashes are the same.
-        """
-        passes = -(-self.scalar(f"SELECT count(*) FROM {relation}") // KEYS_AT_ONCE)
-        hashes = f"(SELECT hash({key}) AS h FROM {relation})"
-        met = (
-            self.scalar(f"SELECT count(*) - count(DISTINCT h) FROM {hashes} WHERE h % {passes} = {number}")
-            for number in range(passes)
-        )
-        return self.scalar(f"SELECT count(*) - count(DISTINCT row({key})) FROM {relation}") if any(met) else 0
 
     def drop_unchanged(self, columns: SchemaPlan, lower: CursorValue, upper: CursorValue | None) -> bool:
         """Take staged rows away that the table holds as they are, looking only among rows from `lower` of the cursor to
@@ -333,7 +319,7 @@ class Load:
             if unique and not vouched:
                 self._check_null_keys(relation, columns)
                 key = ", ".join(map(identifier, self.key(columns)))
-                if self.duplicates(relation, key):
+                if duplicates(self.con, relation, key):
                     raise _DuplicateKeysError
             return state(relation)
 
