@@ -49,7 +49,7 @@ from quayside.robosystems.billing import (
     expire_credits,
     work,
 )
-from quayside.robosystems.billing.invoicing import issue
+from quayside.robosystems.billing.invoicing import add_lines, begin_lines, issue_lines
 from quayside.robosystems.ledger import Ledger
 from quayside.robosystems.ledger.posting import Author
 from quayside.robosystems.reports import store, usage_report
@@ -528,7 +528,9 @@ def meetings(settings: Settings, without: str | None) -> list[str]:
             columns = "customer_id, kind, period, description, quantity, unit_usd, amount_cents"
             author = Author(at, "test")
             with con.transaction():
-                return issue(con, date(2026, 1, 1), columns, line, {"customer": customer}, author)
+                begin_lines(con)
+                add_lines(con, columns, line, {"customer": customer})
+                return issue_lines(con, date(2026, 1, 1), author)
 
         return work
 

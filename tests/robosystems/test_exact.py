@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 import quayside.robosystems
-from quayside.robosystems.amounts import cents_of, credits_of, half_even
+from quayside.robosystems.amounts import credits_of, half_even
 
 FOLDER = Path(quayside.robosystems.__file__).parent
 #: Rooms in which no credit or cent is handled. A timeout is seconds; what a customer's file holds is theirs.
@@ -85,6 +85,5 @@ def test_postgresql_and_python_round_alike(con: psycopg.Connection[Any]):
 
 @pytest.mark.unit
 def test_cents_are_rounded_half_to_even():
-    usd = Decimal("0.005")
-    assert [cents_of(Decimal(credits), usd) for credits in (1, 3, 5, 7, 2005)] == [0, 2, 2, 4, 1002]
+    assert [half_even(credits, 2, 0) for credits in (1, 3, 5, 7, 2005)] == [0, 2, 2, 4, 1002]
     assert credits_of("1.5") == Decimal("1.500000")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import Decimal
 from typing import Final
 
 from quayside.foundation.errors import UsageError
@@ -40,8 +40,3 @@ def half_even(numerator: Decimal | int, denominator: Decimal | int, places: int)
 
     scaled = Fraction(numerator) * 10**places / Fraction(denominator)
     return Decimal(round(scaled)).scaleb(-places)
-
-
-def cents_of(credits: Decimal, credit_usd: Decimal) -> int:
-    """What a debt of credits costs, in whole cents."""
-    return int((credits * credit_usd * 100).quantize(Decimal(1), ROUND_HALF_EVEN))

@@ -33,7 +33,8 @@ from quayside.robosystems.subscriptions.store import apply_plan_changes
 if TYPE_CHECKING:
     import psycopg
 
-_COLUMNS: Final = (
+#: Of the rows that give an allowance, or a part of one.
+COLUMNS: Final = (
     "account_id, key, kind, operation, system_account, change, effective_at, period, source, expires_at, "
     "rollover_credits, rollover_until"
 )
@@ -127,7 +128,7 @@ def allocate(
         con.execute("ANALYZE quayside_allowances")
         for part in work.slices(con, "SELECT account_id FROM quayside_allowances"):
             with con.transaction():
-                done = posting.post(con, _COLUMNS, _ROWS, bound | part, author)
+                done = posting.post(con, COLUMNS, _ROWS, bound | part, author)
                 written, credits, graphs = (
                     written + done.transfers,
                     credits + done.change,
@@ -170,7 +171,7 @@ def first_allowance(
             key += f":again:{undone}"
         posting.post(
             con,
-            _COLUMNS,
+            COLUMNS,
             f"SELECT %(account)s, %(key)s, 'allowance', %(plan)s, {posting.ALLOWANCE}, %(credits)s, %(start)s, %(month)s,"
             " 'allowance', %(until)s, %(rollover)s, %(rollover_until)s",
             {

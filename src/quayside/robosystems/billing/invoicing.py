@@ -77,15 +77,6 @@ class Invoice:
     due_on: date | None
 
 
-def issue(
-    con: psycopg.Connection[Any], period: date, columns: str, rows: str, bound: dict[str, Any], author: Author
-) -> int:
-    """Issue one invoice per customer over the lines that a SELECT gives, in the caller's transaction; how many."""
-    begin_lines(con)
-    add_lines(con, columns, rows, bound)
-    return issue_lines(con, period, author)
-
-
 def begin_lines(con: psycopg.Connection[Any]) -> None:
     """Begin to gather lines, in the caller's transaction."""
     con.execute(_STAGE)

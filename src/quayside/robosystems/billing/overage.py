@@ -16,6 +16,7 @@ from quayside.foundation.errors import UsageError
 from quayside.robosystems.billing import invoicing, work
 from quayside.robosystems.errors import BooksError
 from quayside.robosystems.ledger import posting
+from quayside.robosystems.ledger.accounts import customer_of
 from quayside.robosystems.periods import next_month, start_of
 from quayside.robosystems.plans import OVERAGE_CREDIT_USD, price
 
@@ -26,11 +27,9 @@ if TYPE_CHECKING:
 
 _IN_DEBT: Final = "SELECT id FROM robosystems.accounts WHERE balance < 0"
 #: Debts of the end of a month (before ``until``) that are still there, were not invoiced for it, and whose payer is known.
-_OWED: Final = """
+_OWED: Final = f"""
 SELECT a.id AS account_id, a.graph_id, least(-t.balance_after, -a.balance) AS credits,
-       coalesce((SELECT customer_id FROM robosystems.graphs AS g WHERE g.graph_id = a.graph_id),
-                (SELECT customer_id FROM robosystems.subscriptions AS s WHERE s.graph_id = a.graph_id
-                 ORDER BY created_at DESC LIMIT 1)) AS customer_id
+       {customer_of("a.graph_id")} AS customer_id
 FROM robosystems.accounts AS a
 CROSS JOIN LATERAL (SELECT balance_after FROM robosystems.transfers AS t
                     WHERE t.account_id = a.id AND t.booked_at < %(until)s ORDER BY t.seq DESC LIMIT 1) AS t
@@ -46,15 +45,13 @@ FROM ({_OWED}) AS o WHERE customer_id IS NOT NULL ORDER BY account_id
 _LINE_COLUMNS: Final = (
     "customer_id, kind, graph_id, period, description, quantity, unit_usd, amount_cents, transfer_id"
 )
-_LINES: Final = """
-SELECT coalesce(g.customer_id, (SELECT customer_id FROM robosystems.subscriptions AS s WHERE s.graph_id = a.graph_id
-                                ORDER BY created_at DESC LIMIT 1)),
+_LINES: Final = f"""
+SELECT {customer_of("a.graph_id")},
        'overage', a.graph_id, %(month)s, 'Credits above the balance of ' || a.graph_id, t.amount, %(credit_usd)s,
        robosystems.half_even(t.amount * %(credit_usd)s * 100, 1, 0), t.id
 FROM quayside_postings AS p
 JOIN robosystems.transfers AS t ON t.key = p.key
 JOIN robosystems.accounts AS a ON a.id = p.account_id
-LEFT JOIN robosystems.graphs AS g ON g.graph_id = a.graph_id
 """
 
 

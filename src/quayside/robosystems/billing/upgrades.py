@@ -15,6 +15,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from quayside.robosystems.billing import work
+from quayside.robosystems.billing.allowance import COLUMNS
 from quayside.robosystems.ledger import posting
 from quayside.robosystems.periods import month_of, next_month, previous_month, start_of
 from quayside.robosystems.plans import version_at
@@ -22,11 +23,6 @@ from quayside.robosystems.subscriptions.store import apply_plan_changes
 
 if TYPE_CHECKING:
     import psycopg
-
-_COLUMNS: Final = (
-    "account_id, key, kind, operation, system_account, change, effective_at, period, source, expires_at, "
-    "rollover_credits, rollover_until"
-)
 
 
 def _key(change: str) -> str:
@@ -92,5 +88,5 @@ def apply_upgrades(
     }
     with posting.unit(con):
         changed = apply_plan_changes(con, author.at, bound["since"])
-        done = posting.post(con, _COLUMNS, _ROWS, bound, author)
+        done = posting.post(con, COLUMNS, _ROWS, bound, author)
     return Upgrades(changed, done.accounts, done.change)

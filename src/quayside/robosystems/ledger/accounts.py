@@ -17,6 +17,16 @@ if TYPE_CHECKING:
 PAYER: Final = (
     "coalesce((SELECT parent_graph_id FROM robosystems.graphs WHERE graph_id = %(graph_id)s), %(graph_id)s)"
 )
+
+
+def customer_of(graph_id: str) -> str:
+    """SQL for whom the account of a graph, given as SQL, is invoiced to: its owner; the user of a repository has subscriptions alone."""
+    return f"""coalesce(
+           (SELECT customer_id FROM robosystems.graphs AS g WHERE g.graph_id = {graph_id}),
+           (SELECT customer_id FROM robosystems.subscriptions AS s WHERE s.graph_id = {graph_id}
+            ORDER BY created_at DESC LIMIT 1))"""  # noqa: S608 - a column's name
+
+
 _BALANCE: Final = f"""
 SELECT a.graph_id, a.balance, a.held,
        a.balance - a.held

@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from quayside.foundation.errors import UsageError
 from quayside.robosystems.billing import work
 from quayside.robosystems.errors import BooksError
+from quayside.robosystems.ledger.accounts import customer_of
 from quayside.robosystems.periods import next_month, start_of
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ MOVEMENTS: Final[Mapping[str, str]] = {
 CENTS: Final[Mapping[str, str]] = {
     "overage_cents": "l.kind = 'overage' AND i.issued_at >= %(since)s AND i.issued_at < %(until)s",
     "fee_cents": "l.kind = 'subscription' AND i.issued_at >= %(since)s AND i.issued_at < %(until)s",
-    "voided_cents": "i.state = 'void' AND i.ended_at >= %(since)s AND i.ended_at < %(until)s",
+    "voided_cents": "l.kind <> 'other' AND i.state = 'void' AND i.ended_at >= %(since)s AND i.ended_at < %(until)s",
 }
 _SUMS: Final = ", ".join(
     f"coalesce(sum(change) FILTER (WHERE {which}), 0) AS {name}" for name, which in MOVEMENTS.items()
@@ -65,8 +66,7 @@ WITH moved AS (
     WHERE (i.issued_at >= %(since)s OR i.ended_at >= %(since)s) AND i.issued_at < %(until)s GROUP BY l.graph_id
 )
 SELECT a.graph_id,
-       coalesce(g.customer_id, (SELECT customer_id FROM robosystems.subscriptions AS s WHERE s.graph_id = a.graph_id
-                                ORDER BY created_at DESC LIMIT 1)) AS customer_id,
+       {customer_of("a.graph_id")} AS customer_id,
        coalesce((SELECT balance_after FROM robosystems.transfers AS t
                  WHERE t.account_id = a.id AND t.booked_at < %(since)s ORDER BY t.seq DESC LIMIT 1), 0) AS opening,
        {", ".join(f"coalesce(m.{name}, 0) AS {name}" for name in MOVEMENTS)},
@@ -77,7 +77,6 @@ SELECT a.graph_id,
        z.gb_mean AS gb_hours_mean, z.gb_peak AS gb_hours_peak, coalesce(z.hours_measured, 0) AS hours_measured,
        coalesce(z.hours_unmeasured, 0) AS hours_unmeasured
 FROM robosystems.accounts AS a
-LEFT JOIN robosystems.graphs AS g ON g.graph_id = a.graph_id
 LEFT JOIN sums AS m ON m.account_id = a.id
 LEFT JOIN kinds AS k ON k.account_id = a.id
 LEFT JOIN sizes AS z ON z.account_id = a.id
@@ -85,10 +84,14 @@ LEFT JOIN billed AS b ON b.graph_id = a.graph_id
 WHERE a.graph_id IS NOT NULL AND a.opened_at < %(until)s
 ORDER BY a.graph_id
 """
+# Lines of the kind "other" are of no account; nothing here makes any.
 _INVOICES: Final = """
-SELECT coalesce(sum(total_cents) FILTER (WHERE issued_at >= %(since)s), 0)
-       - coalesce(sum(total_cents) FILTER (WHERE state = 'void' AND ended_at >= %(since)s AND ended_at < %(until)s), 0)
-FROM robosystems.invoices WHERE (issued_at >= %(since)s OR ended_at >= %(since)s) AND issued_at < %(until)s
+SELECT coalesce(sum(t.cents) FILTER (WHERE issued_at >= %(since)s), 0)
+       - coalesce(sum(t.cents) FILTER (WHERE state = 'void' AND ended_at >= %(since)s AND ended_at < %(until)s), 0)
+FROM robosystems.invoices AS i
+CROSS JOIN LATERAL (SELECT i.total_cents - coalesce(sum(l.amount_cents), 0) AS cents
+                    FROM robosystems.invoice_lines AS l WHERE l.invoice_id = i.id AND l.kind = 'other') AS t
+WHERE (issued_at >= %(since)s OR ended_at >= %(since)s) AND issued_at < %(until)s
 """
 _NOTE: Final = """
 INSERT INTO robosystems.usage_reports (month, object_key, sha256, graphs, made_at, run_id)

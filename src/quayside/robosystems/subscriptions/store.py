@@ -40,6 +40,12 @@ SET state = %(to)s, state_at = %(at)s, version = version + 1,
 WHERE subscription_id = %(id)s AND state = %(from)s AND version = %(version)s
 RETURNING {COLUMNS}
 """  # noqa: S608 - made of constants of this package
+_ORDER: Final = """
+INSERT INTO robosystems.subscriptions (subscription_id, customer_id, resource_type, graph_id, plan, plan_at, state, state_at,
+                                       request, fees_from, created_by, created_at)
+VALUES (%(id)s, %(customer)s, %(type)s, %(account)s, %(plan)s, %(at)s, 'pending', %(at)s, %(request)s, %(fees_from)s, %(actor)s, %(at)s)
+ON CONFLICT DO NOTHING
+"""
 _HISTORY: Final = (
     "INSERT INTO robosystems.subscription_transitions (subscription_id, from_state, to_state, version, at, actor, reason)"
     " VALUES (%(id)s, %(from)s, %(to)s, %(version)s, %(at)s, %(actor)s, %(reason)s)"
@@ -84,41 +90,33 @@ class Subscriptions:
         self._check_plan(plan, resource_type, moment)
         account = self._repository_account(request or {}) if resource_type == "repository" else None
         con, wanted = self.connection, subscription_id or f"sub_{secrets.token_hex(10)}"
-        if (
-            con.execute("SELECT FROM robosystems.customers WHERE customer_id = %s", [customer_id]).fetchone()
-            is None
-        ):
+        known = con.execute("SELECT FROM robosystems.customers WHERE customer_id = %s", [customer_id])
+        if known.fetchone() is None:
             raise NotFoundError(f"There is no customer {shown(customer_id)}.")
+        bound = {
+            "id": wanted,
+            "customer": customer_id,
+            "type": resource_type,
+            "account": account,
+            "fees_from": moment.date() if invoiced else None,
+            "plan": plan,
+            "from": None,
+            "at": moment,
+            "request": json.dumps(dict(request or {})),
+            "actor": audit.actor(),
+        }
         with con.transaction():
-            row = con.execute(
-                "INSERT INTO robosystems.subscriptions (subscription_id, customer_id, resource_type, graph_id, plan, plan_at,"
-                " state, state_at, request, fees_from, created_by, created_at) VALUES (%(id)s, %(customer)s, %(type)s,"
-                " %(account)s, %(plan)s, %(at)s, 'pending', %(at)s, %(request)s, %(fees_from)s, %(actor)s, %(at)s)"
-                " ON CONFLICT DO NOTHING RETURNING 1",
-                {
-                    "id": wanted,
-                    "customer": customer_id,
-                    "type": resource_type,
-                    "account": account,
-                    "fees_from": moment.date() if invoiced else None,
-                    "plan": plan,
-                    "at": moment,
-                    "request": json.dumps(dict(request or {})),
-                    "actor": audit.actor(),
-                },
-            ).fetchone()
-            if row is not None:
+            made = con.execute(_ORDER, bound).rowcount
+            if made:
                 self._note(wanted, None, "pending", 1, moment, "ordered")
-                con.execute(
-                    _PLAN, {"id": wanted, "at": moment, "from": None, "plan": plan, "actor": audit.actor()}
-                )
-        taken = self._of_account(account) if row is None and account is not None else None
+                con.execute(_PLAN, bound)
+        taken = None if made or account is None else self._of_account(account)
         if taken not in (None, wanted):
             raise ConflictError(
                 f"{account} has subscription {taken} already: change its plan, or end it first."
             )
         found = self.get(wanted)
-        if row is None and (customer_id, resource_type, plan) != (
+        if not made and (customer_id, resource_type, plan) != (
             found.customer_id,
             found.resource_type,
             self._ordered_plan(wanted) or plan,

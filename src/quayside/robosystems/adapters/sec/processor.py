@@ -57,37 +57,7 @@ class SecProcessor:
 
     def process(self, batch: Batch) -> GraphRows:
         """Nodes and relationships of the facts of one company."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        rows = batch.rows
-        named = (rows["taxonomy"].to_pylist(), rows["concept"].to_pylist())
-        concept_ids = [f"{taxonomy}:{concept}" for taxonomy, concept in zip(*named, strict=True)]
-        try:
-            table = pa.table(
-                {
-                    "cik": rows["cik"],
-                    "company": rows["company"],
-                    "accession": rows["accession"],
-                    "form": rows["form"],
-                    "filed": pc.cast(rows["filed"], pa.date32()),
-                    "fiscal_year": rows["fiscal_year"],
-                    "fiscal_period": rows["fiscal_period"],
-                    "taxonomy": rows["taxonomy"],
-                    "concept": rows["concept"],
-                    "label": rows["label"],
-                    "unit": rows["unit"],
-                    "period_start": pc.cast(rows["period_start"], pa.date32()),
-                    "period_end": pc.cast(rows["period_end"], pa.date32()),
-                    "value": pc.cast(rows["value"], pa.float64()),
-                    "concept_id": pa.array(concept_ids, pa.string()),
-                    "fact_id": pa.array([_fact_id(row) for row in rows.to_pylist()], pa.string()),
-                }
-            )
-        except pa.ArrowInvalid as error:
-            raise AdapterError(
-                f"Facts of {rows['cik'][0]} hold a date or number that is none: {error}"
-            ) from None
+        table = _table(batch.rows)
 
         def of(**columns: str) -> pa.Table:
             return table.select(list(columns.values())).rename_columns(list(columns))
@@ -117,6 +87,38 @@ class SecProcessor:
                 "OF_CONCEPT": of(**{"from": "fact_id", "to": "concept_id"}),
             },
         )
+
+
+def _table(rows: pa.Table) -> pa.Table:
+    """The facts with their own ids and their types. Raises: AdapterError: a date or number is none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    named = (rows["taxonomy"].to_pylist(), rows["concept"].to_pylist())
+    concept_ids = [f"{taxonomy}:{concept}" for taxonomy, concept in zip(*named, strict=True)]
+    try:
+        return pa.table(
+            {
+                "cik": rows["cik"],
+                "company": rows["company"],
+                "accession": rows["accession"],
+                "form": rows["form"],
+                "filed": pc.cast(rows["filed"], pa.date32()),
+                "fiscal_year": rows["fiscal_year"],
+                "fiscal_period": rows["fiscal_period"],
+                "taxonomy": rows["taxonomy"],
+                "concept": rows["concept"],
+                "label": rows["label"],
+                "unit": rows["unit"],
+                "period_start": pc.cast(rows["period_start"], pa.date32()),
+                "period_end": pc.cast(rows["period_end"], pa.date32()),
+                "value": pc.cast(rows["value"], pa.float64()),
+                "concept_id": pa.array(concept_ids, pa.string()),
+                "fact_id": pa.array([_fact_id(row) for row in rows.to_pylist()], pa.string()),
+            }
+        )
+    except pa.ArrowInvalid as error:
+        raise AdapterError(f"Facts of {rows['cik'][0]} hold a date or number that is none: {error}") from None
 
 
 def _fact_id(row: dict[str, Any]) -> str:
