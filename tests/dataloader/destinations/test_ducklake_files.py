@@ -14,6 +14,7 @@ from deltalake import DeltaTable
 from tests.dataloader.servers import SourceServer
 
 from quayside.dataloader.destinations import parallel
+from quayside.dataloader.destinations.ducklake_files import LakeFiles
 from quayside.dataloader.destinations.parallel import each, threads_for
 from quayside.dataloader.errors import CancelledError, FencedError
 from quayside.dataloader.load import load_table
@@ -21,6 +22,7 @@ from quayside.dataloader.request import LoadRequest
 from quayside.dataloader.sources import postgresql
 from quayside.dataloader.sources.source import Portions
 from quayside.foundation.errors import QuaysideError
+from quayside.foundation.lake import Lake, maintain
 from quayside.foundation.settings import Settings
 
 ENDLESS = "SELECT sum(range) FROM range(10000000000000)"
@@ -155,6 +157,32 @@ def test_nothing_is_left_of_a_load_that_fails(
     )
     assert shared_con.execute('SELECT count(*) FROM lake."bronze.s".spoilt').fetchone() == (2501,)
     assert min(rows for *_, rows in files_of(shared_con, "spoilt")) > 0
+
+
+@pytest.mark.integration
+def test_upkeep_leaves_the_files_of_a_running_load_alone(
+    source_pg: SourceServer,
+    shared_settings: Settings,
+    shared_con: duckdb.DuckDBPyConnection,
+    in_parts: None,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    source_pg.run(
+        "CREATE TABLE long (id int)", "INSERT INTO long SELECT generate_series(1, 3000)", "ANALYZE long"
+    )
+    seen: list[bool] = []
+    write = LakeFiles.write
+
+    def watched(files: LakeFiles, *args: Any) -> None:
+        began, _ = maintain._clock(Lake(shared_settings))
+        write(files, *args)
+        # It removes nothing that is younger than the oldest transaction.
+        _, oldest = maintain._clock(Lake(shared_settings))
+        seen.append(oldest is not None and oldest <= began)
+
+    monkeypatch.setattr(LakeFiles, "write", watched)
+    assert load_table(shared_settings, request_of(source_pg, "long", 707), con=shared_con).rows_total == 3000
+    assert seen == [True]
 
 
 @pytest.mark.integration

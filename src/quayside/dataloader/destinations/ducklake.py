@@ -10,7 +10,7 @@ belong here: what to read and what to remember.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
@@ -156,14 +156,23 @@ class DuckLakeDestination:
             return Written(inserted=files.rows)
 
         self._committing = False
-        try:
-            files.write(portions, rows.written, fence.check)
-            return self._commit(work, state, fence, dict(rows.columns))
-        except BaseException:
-            # What a commit that failed left behind is no part of the lake: upkeep removes it.
-            if not self._committing:
-                files.discard()
-            raise
+        with self._kept_from_upkeep():
+            try:
+                files.write(portions, rows.written, fence.check)
+                return self._commit(work, state, fence, dict(rows.columns))
+            except BaseException:
+                # What a commit that failed left behind is no part of the lake: upkeep removes it.
+                if not self._committing:
+                    files.discard()
+                raise
+
+    @contextmanager
+    def _kept_from_upkeep(self) -> Iterator[None]:
+        """Upkeep leaves files alone that are younger than the oldest transaction in the catalog's database: this one."""
+        with closing(self.con.cursor()) as apart:
+            apart.execute("BEGIN")
+            ask(apart, "SELECT 1")
+            yield
 
     def append(self, rows: Rows, state: StateOf, fence: Fence) -> Written:
         def work() -> Written:
