@@ -1,8 +1,9 @@
-"""`make bench-billing`: storage bills, allowances, events and single consumes at 1k, 10k and 100k graphs, and beside them
-SQL functions in the style of pgledger (two entries per transfer, balances by row lock), on the same server in the same run.
+"""`make bench-billing`: storage bills, allowances, events, larger plans, invoices, reports and single consumes at 1k, 10k and 100k
+graphs, and beside them SQL functions in the style of pgledger (two entries per transfer, balances by row lock), on the same server in the same run.
 
 Everything runs on an embedded server of its own with its shipped settings, fsync included. Consumers are processes of their own.
-Of the events a tenth is appended twice and a twentieth is a month late; appending is one statement, metering the job. Beside the rates by
+Of the events a tenth is appended twice and a twentieth is a month late; appending is one statement, metering the job. A tenth of the graphs
+changes to a larger plan in mid-month; invoices are the fees of all of them, ten graphs to a customer. Beside the rates by
 the clock stand processor seconds, which depend less on what else the machine does.
 """
 
@@ -38,6 +39,13 @@ INSERT INTO robosystems.usage_snapshots (hour, account_id, files_bytes, tables_b
 SELECT h, a.id, 0, 0, 11000000000 + a.id * 1000, 0, 'standard', 10, h
 FROM generate_series(%(at)s::timestamptz, %(at)s::timestamptz + interval '23 hours', '1 hour') AS h, robosystems.accounts AS a
 WHERE a.graph_id IS NOT NULL;
+"""
+#: Every tenth changes to a larger plan on the 16th; all are invoiced.
+CHANGES = """
+INSERT INTO robosystems.plan_changes (subscription_id, effective_at, from_plan, plan, actor)
+SELECT subscription_id, %(at)s::timestamptz + interval '15 days', plan, 'large', 'bench' FROM robosystems.subscriptions
+WHERE substr(graph_id, 2)::int %% 10 = 0;
+UPDATE robosystems.subscriptions SET fees_from = (%(at)s::timestamptz AT TIME ZONE 'UTC')::date
 """
 #: Events: every tenth is appended twice, every twentieth occurred a month before.
 EVENTS = """
@@ -153,6 +161,7 @@ def batch(home: Path, graphs: int, days: int = 1) -> dict[str, Any]:
             metered = measured(con, found, name, lambda: meter(con, at=at))
             assert metered.events == events - events // 10
         found["meter_nothing_seconds"], _ = timed(lambda: meter(con, at=at))
+        monthly(con, found, graphs)
         # The simplest thing: a transfer per graph by the peer's function, in one statement.
         con.execute(PEER.encode())
         con.execute(
@@ -167,6 +176,28 @@ def batch(home: Path, graphs: int, days: int = 1) -> dict[str, Any]:
             )
         )
     return found
+
+
+def monthly(con: Any, found: dict[str, Any], graphs: int) -> None:
+    """What the end of a month costs: larger plans, invoices, the report."""
+    from quayside.robosystems.billing import apply_upgrades, bill_month
+    from quayside.robosystems.reports import usage_report
+
+    for statement in CHANGES.split(";\n"):
+        con.execute(statement.encode(), {"at": START})
+    con.execute("VACUUM ANALYZE")
+    con.execute("CHECKPOINT")
+    done = measured(con, found, "larger", lambda: apply_upgrades(con, at=START + timedelta(days=15)))
+    assert done.graphs == graphs // 10
+    found["larger_nothing_seconds"], _ = timed(lambda: apply_upgrades(con, at=START + timedelta(days=15)))
+    january, over = START.date(), START + timedelta(days=31)
+    done = measured(con, found, "invoices", lambda: bill_month(con, january, at=over))
+    assert done.fees == graphs + graphs // 10
+    found["invoices"], found["debts"] = done.invoices, done.graphs
+    done = measured(con, found, "invoices_again", lambda: bill_month(con, january, at=over))
+    assert done.invoices == 0
+    done = measured(con, found, "report", lambda: usage_report(con, january, now=over))
+    assert len(done.rows) == graphs
 
 
 def consumer(home: str, number: int, seconds: float, graphs: int, peer: bool, start: Any, done: Any) -> None:
@@ -330,6 +361,13 @@ def told(results: dict[str, Any]) -> Iterator[str]:
             f"nothing new {row['meter_nothing_seconds'] * 1000:.0f} ms; processor seconds of the server: appended "
             f"{row['events_appended_server_seconds']:.2f}, metered {row['events_server_seconds']:.2f}, then "
             f"{row['events_second_batch_server_seconds']:.2f}"
+        )
+        yield (
+            f"{size} graphs: larger plans {n / 10 / row['larger_seconds']:,.0f}/s, nothing new {row['larger_nothing_seconds'] * 1000:.0f} ms; "
+            f"invoices of {n * 1.1:,.0f} fees {n / row['invoices_seconds']:,.0f} graphs/s ({row['invoices']:,} invoices), again "
+            f"{row['invoices_again_seconds']:.2f} s; report {n / row['report_seconds']:,.0f} graphs/s; processor seconds of the "
+            f"server: larger plans {row['larger_server_seconds']:.2f}, invoices {row['invoices_server_seconds']:.2f}, again "
+            f"{row['invoices_again_server_seconds']:.2f}, report {row['report_server_seconds']:.2f}"
         )
     for name, row in results.get("single", {}).items():
         yield (
