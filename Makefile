@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export UV_SYSTEM_CERTS := 1
 export UV_NO_PROGRESS := 1
 
-.PHONY: help env spark demo test test-fast up stop lint format docs lock bench-kycc bench-dataloader bench-credit bench-refinement bench-startup bench-launcher bench-drain bench-learning faults-kycc faults-dataloader faults-billing histories simulate-year bench-billing clean
+.PHONY: help env spark demo test test-fast up stop lint format docs lock bench-kycc bench-dataloader bench-credit bench-refinement bench-startup bench-launcher bench-drain bench-learning faults-kycc faults-dataloader crowd-dataloader faults-billing histories simulate-year bench-billing clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'

@@ -88,12 +88,34 @@ def _through_a_load(tables: Tables, client: LakebaseClient) -> None:
     assert "is ready: due since" in tables("run", "1", "--full")
     client.claim(1)
     assert tables("stop", "1") == "Config 1 was told to stop; it does at its next heartbeat.\n"
-    client.give_up(1, 2, "no such table")
+    client.give_up(1, 2, "no such table.")
     assert tables("stop", "1") == "Config 1 is not loading.\n"
     assert "free it with `quayside tables reset 1`" in tables("run", "1", code=2)
-    assert "waits for retry analysis or a reset: no such table" in tables("why", "1")
+    assert tables("why", "1").splitlines()[0].endswith("waits for retry analysis or a reset: no such table.")
     assert "is ready: due since" in tables("reset", "1", "--reason", "made the table")
     assert client.get_table_details(1)["load_full"]
+
+
+def test_a_source_that_is_not_complete_says_what_it_lacks(
+    tables: Tables, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = ["tables", "sources", "add", "shop", "--type", "mariadb"]
+    for fields, wrong in (
+        (["hots=A", "user=B"], "hots is not a field of it; host is missing. Its fields are host, port, "),
+        (["host=A", "user=B", "database=C", "service_name=D"], "service_name is given twice. "),
+        (["host=A", "user=B"], None),
+        (["secret_bundle=ALL"], None),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            run([*add, *(word for field in fields for word in ("--field", field))])
+        assert not ended.value.code
+        out, err = capsys.readouterr()
+        assert out.startswith("Source shop is ")
+        if wrong is None:
+            assert err == ""
+        else:
+            assert err.startswith(f"quayside: Nothing can be loaded from source shop yet: {wrong}")
+            assert len(err.splitlines()) == 1
 
 
 def test_one_switch_stops_a_source(tables: Tables) -> None:
@@ -125,6 +147,8 @@ WRONG = [
     (["why", "77"], 1, "has no table with config_id 77"),
     (["why", "trade.none"], 1, "has no table called 'trade.none'"),
     (["pause", "nowhere"], 1, "There is no source database 'nowhere'"),
+    (["list", "--source", "nowhere"], 1, "There is no source database 'nowhere'"),
+    (["list", "--state", "faild"], 2, "Invalid value for '--state': 'faild' is not one of 'ready', 'queued'"),
     (["add"], 2, "Give --source and --table, or --file."),
     (["add", "--source", "nowhere", "--table", "x"], 1, "there is no source database 'nowhere'"),
     (

@@ -94,6 +94,6 @@ def _refused(error: Any, arguments: list[str]) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":  # no refusal: it has shown the help, or brings it
         click.echo(error.message, err=True, nl=bool(error.message))
     else:
-        wrong = " ".join(error.format_message().split()).rstrip(".")
+        wrong = " ".join(error.format_message().split()).rstrip(".").replace(": Value error, ", ": ")
         click.echo(f"quayside: {wrong}; see `{command} --help`.", err=True)
     return error.exit_code

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
@@ -24,6 +24,12 @@ Config = Annotated[
 ]
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help="db_config_key of a source database.")]
 
+#: Those of the view ``control.table_readiness``.
+State = Literal[
+    "ready", "queued", "in progress", "not due", "no schedule", "bad schedule", "failed", "under review", "inactive",
+    "missing database", "source paused", "outside window", "source limit", "backfill gate", "destination busy",
+]  # fmt: skip
+
 _LISTED: Final = ("config", "source", "table", "destination", "strategy", "schedule", "state", "reason")
 _HISTORY: Final = (
     "attempt", "outcome", "queued", "seconds", "rows_read", "rows_written", "rows_deleted", "cursor", "run", "message",
@@ -42,16 +48,17 @@ def _client() -> LakebaseClient:
 
 @app.command("list")
 def list_(
-    state: Annotated[
-        str | None, typer.Option(help="Only rows in this state, such as ready or failed.")
-    ] = None,
+    state: Annotated[State | None, typer.Option(help="Only rows in this state.")] = None,
     source: Annotated[str | None, typer.Option(help="Only tables of this source database.")] = None,
     as_json: Json = False,
 ) -> None:
     """List every table with its state and the reason; on standard error, what nobody sees to."""
+    from quayside.dataloader.control import records
     from quayside.foundation import console
 
     with _client() as client:
+        if source is not None:
+            records.source(client, source)
         rows = [r for r in client.get_control_tables(state) if source in (None, r["db_config_key"])]
         for sentence in client.unattended():
             typer.echo(f"quayside: {sentence}", err=True)
@@ -146,7 +153,7 @@ def why(config: Config, as_json: Json = False) -> None:
     if as_json:
         console.show_json(row)
         return
-    typer.echo(f"Config {row['config_id']} ({_destination(row)}) is {row['state']}: {row['reason']}.")
+    typer.echo(_told(row))
     if row["last_status"] == "In Progress":
         done, total, phase = row["progress_rows"], row["progress_rows_total"], row["progress_phase"]
         if done is not None or phase:
@@ -178,7 +185,7 @@ def run(
                 (full, row["config_id"]),
             )
         row = client.get_table_details(row["config_id"])
-    typer.echo(f"Config {row['config_id']} ({_destination(row)}) is {row['state']}: {row['reason']}.")
+    typer.echo(_told(row))
 
 
 @app.command()
@@ -191,7 +198,7 @@ def reset(
         config_id = _find(client, config)["config_id"]
         client.reset_for_retry(config_id, reason, forget_failures=True)
         row = client.get_table_details(config_id)
-    typer.echo(f"Config {config_id} ({_destination(row)}) is {row['state']}: {row['reason']}.")
+    typer.echo(_told(row))
 
 
 @app.command()
@@ -332,6 +339,10 @@ def add_source(
     ] = None,
 ) -> None:
     """Add a source database, or change it. It holds names of secrets, never secrets."""
+    from quayside.dataloader.control import records
+    from quayside.dataloader.sources.fields import field_problems
+    from quayside.dataloader.sources.registry import source_module
+
     values: dict[str, Any] = {
         "db_config_key": key,
         "db_type": db_type,
@@ -343,7 +354,15 @@ def add_source(
         values["db_config_value"] = {name: str(value) for name, value in _split(field)}
     with _client() as client:
         saved = client.save_source(values | _pairs(set_ or []))
+        fields = records.source(client, key)["db_config_value"]
     typer.echo(f"Source {key} {_was(saved)}.")
+    known = source_module(db_type).FIELDS
+    if wrong := field_problems(known, fields):
+        names = ", ".join(field.name for field in known)
+        typer.echo(
+            f"quayside: Nothing can be loaded from source {key} yet: {'; '.join(wrong)}. Its fields are {names}.",
+            err=True,
+        )
 
 
 @app.command()
@@ -410,6 +429,8 @@ def maintain(
         )
     for table in done.skipped:
         typer.echo(f"{table}: left for the next time, others keep changing it")
+    if not done.removed and not done.skipped:
+        typer.echo("(none)")
 
 
 def _find(client: LakebaseClient, config: str) -> dict[str, Any]:
@@ -440,6 +461,11 @@ def _pairs(pairs: list[str]) -> dict[str, Any]:
         name: None if value == "" else yaml.safe_load(value) if name in NOT_TEXT else value
         for name, value in _split(pairs)
     }
+
+
+def _told(row: dict[str, Any]) -> str:
+    """The readiness sentence; a message that is part of it may end in a full stop of its own."""
+    return f"Config {row['config_id']} ({_destination(row)}) is {row['state']}: {row['reason'].rstrip('.')}."
 
 
 def _was(saved: str) -> str:

@@ -8,6 +8,7 @@ can be stored by mistake. `BUNDLE` names one secret that holds several fields as
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -58,6 +59,21 @@ PROTECTION: Final = (
 )
 
 
+def field_problems(fields: Sequence[Field], values: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the fields of a source by their names alone: no secret is looked up."""
+    names = _names(fields)
+    given = Counter(names[name].name for name, value in values.items() if name in names and value is not None)
+    wrong = [f"{name} is not a field of it" for name in values if name not in names and name != BUNDLE]
+    wrong += [f"{name} is given twice" for name, times in given.items() if times > 1]
+    if values.get(BUNDLE) is None:
+        wrong += [f"{f.name} is missing" for f in fields if f.required and f.name not in given]
+    return wrong
+
+
+def _names(fields: Sequence[Field]) -> dict[str, Field]:
+    return {alias: field for field in fields for alias in (field.name, *field.aliases)}
+
+
 def resolve_fields(
     db_config_key: str, fields: Sequence[Field], values: Mapping[str, Any], scope: Scope
 ) -> dict[str, str]:
@@ -67,16 +83,14 @@ def resolve_fields(
         InputError: a field is missing, unknown or malformed; all of them are named.
         SettingsError: a secret is missing; it and its field are named.
     """
-    names = {alias: field for field in fields for alias in (field.name, *field.aliases)}
-    values = dict(values)
-    bundle = values.pop(BUNDLE, None)
-    wrong = [f"{name} is not a field of it" for name in values if name not in names]
-    given: dict[str, tuple[Field, Any]] = {}
-    for name, value in values.items():
-        if name in names and value is not None:
-            if names[name].name in given:
-                wrong.append(f"{names[name].name} is given twice")
-            given[names[name].name] = (names[name], value)
+    wrong = field_problems(fields, values)
+    names = _names(fields)
+    bundle = values.get(BUNDLE)
+    given = {
+        names[name].name: (names[name], value)
+        for name, value in values.items()
+        if name in names and value is not None
+    }
     resolved = {f.name: f.default for f in fields if f.default is not None}
     if bundle is not None:
         bundled = _bundle(db_config_key, names, bundle, scope)
@@ -87,8 +101,6 @@ def resolve_fields(
             for f in fields
             if f.required and f.name not in given.keys() | bundled.keys()
         ]
-    else:
-        wrong += [f"{f.name} is missing" for f in fields if f.required and f.name not in given]
     for name, (field, value) in given.items():
         try:
             resolved[name] = _value(field, value, scope)
