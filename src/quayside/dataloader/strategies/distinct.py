@@ -13,7 +13,7 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -39,13 +39,29 @@ def duplicates(con: duckdb.DuckDBPyConnection, relation: str, key: str) -> int:
     if rows <= KEYS_AT_ONCE:
         met = _met(con, f"({hashes})")
     else:
-        with threads_for(con, one_stream=True), _in_files(con, hashes, rows) as (parts, passes):
+        with (
+            threads_for(con, one_stream=True),
+            _uncached(con),
+            _in_files(con, hashes, rows) as (parts, passes),
+        ):
             met = any(
                 _met(con, f"{part} WHERE h // {MOST_FILES} % {passes} = {n}")
                 for part in parts
                 for n in range(passes)
             )
     return _number(con, f"SELECT count(*) - count(DISTINCT row({key})) FROM {relation}") if met else 0
+
+
+@contextmanager
+def _uncached(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """What is read once does not stay in memory, up to the limit of it."""
+    with closing(con.cursor()) as apart:
+        [kept] = apart.execute("SELECT current_setting('enable_external_file_cache')").fetchone() or [True]
+        apart.execute("SET enable_external_file_cache = false")
+        try:
+            yield
+        finally:
+            apart.execute(f"SET enable_external_file_cache = {bool(kept)}")
 
 
 @contextmanager
