@@ -106,6 +106,22 @@ POSTGRESQL = [
     Case("oid", "4294967295", "BIGINT", "4294967295"),
     Case("regclass", "'pg_class'", "VARCHAR", "pg_class"),
     Case("pg_lsn", "'16/B374D848'", "VARCHAR", "16/B374D848"),
+    Case("real", "'Infinity'", "FLOAT", "inf"),
+    Case("boolean[]", "'{t,NULL}'", "BOOLEAN[]", "[true, NULL]"),
+    Case("date[]", "'{2024-02-29,infinity}'", "DATE[]", "[2024-02-29, infinity]"),
+    Case("uuid[]", "'{00000000-0000-0000-0000-00000000000a}'", "UUID[]", "[00000000-0000-0000-0000-00000000000a]"),
+    Case("jsonb[]", """'{"{\\"a\\": 1}"}'""", "VARCHAR", '[{"a": 1}]'),
+    Case("t_pair[]", """'{"(1,x)"}'""", "VARCHAR", '[{"i":1,"t":"x"}]'),
+    Case("daterange", "'[2024-01-01,2024-02-01)'", "VARCHAR", "[2024-01-01,2024-02-01)"),
+    Case("numrange", "'empty'", "VARCHAR", "empty"),
+    Case("int4range[]", """'{"[1,5)"}'""", "VARCHAR", '["[1,5)"]'),
+    Case("macaddr8", "'08:00:2b:01:02:03:04:05'", "VARCHAR", "08:00:2b:01:02:03:04:05"),
+    Case("tsquery", "'a & b'", "VARCHAR", "'a' & 'b'"),
+    Case("jsonpath", "'$.a[*]'", "VARCHAR", '$."a"[*]'),
+    Case("box", "'(1,1),(0,0)'", "VARCHAR", "(1,1),(0,0)"),
+    Case("circle", "'<(0,0),1>'", "VARCHAR", "<(0,0),1>"),
+    Case("path", "'[(0,0),(1,1)]'", "VARCHAR", "[(0,0),(1,1)]"),
+    Case("xid8", "'18446744073709551615'", "VARCHAR", "18446744073709551615"),
 ]  # fmt: skip
 
 MARIADB = [
@@ -151,6 +167,14 @@ MARIADB = [
     Case("json", """'{"b": 1}'""", "VARCHAR", '{"b": 1}'),
     Case("uuid", "'00000000-0000-0000-0000-00000000000a'", "UUID", "00000000-0000-0000-0000-00000000000a"),
     Case("inet6", "'::1'", "VARCHAR", "::1"),
+    Case("inet4", "'10.0.0.1'", "VARCHAR", "10.0.0.1"),
+    Case("tinytext", "''", "VARCHAR", ""),
+    Case("mediumblob", "x'00'", "BLOB", r"\x00"),
+    Case("boolean", "true", "TINYINT", "1"),
+    Case("datetime(3)", "'9999-12-31 23:59:59.999'", "TIMESTAMP", "9999-12-31 23:59:59.999"),
+    Case("date", "'0001-01-01'", "DATE", "0001-01-01"),
+    Case("year", "0", "INTEGER", "0"),
+    Case("enum('a','b')", "''", "VARCHAR", "", note="What the server makes of a value that the enum does not have."),
     Case("point", "ST_GeomFromText('POINT(1 2)', 4326)", "BLOB",
          r"\xE6\x10\x00\x00\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\xF0?\x00\x00\x00\x00\x00\x00\x00@",
          note="Four bytes of SRID, then WKB."),
@@ -287,6 +311,8 @@ lets DuckDB guess).
 
 In a query on MySQL or MariaDB, where the server tells less, `tinyint(1)` and `bit(1)` arrive as SMALLINT, wider `bit` as bytes,
 a decimal with up to two digits more than declared, and `timestamp` as TIMESTAMP in UTC.
+
+PostgreSQL's `xml`, and types of extensions, arrive as text; the server of the test has neither.
 
 A cursor column has to be a whole number, a date or a timestamp where it arrives: cast a `numeric` without scale in a query.
 """
