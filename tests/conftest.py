@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 SESSION_HOME = "QUAYSIDE_TEST_SESSION_HOME"
 FOLDER_PREFIX = "quayside-tests-"
 TEMPLATE = "template_of_tests"
+#: Fixtures for which the catalog of the lake is there from the start.
+LAKES = {"lake", "kycc_lake", "service"}
 
 
 # A property is tried on the same examples every time, however slow the machine is. To look for more:
@@ -173,6 +175,30 @@ def template_database(session_settings: Settings) -> str:
     return TEMPLATE
 
 
+@pytest.fixture(scope="session")
+def template_with_lake(
+    session_settings: Settings, template_database: str, tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """As `template_database`, with the catalog of an empty lake: making one costs several times what a copy does."""
+    from quayside.foundation.lake import Lake
+    from quayside.foundation.postgres import advisory_lock, connect, dispose_engines
+
+    name = f"{TEMPLATE}_with_lake"
+    with (
+        advisory_lock(session_settings, "template of tests"),
+        connect(session_settings, autocommit=True) as con,
+    ):
+        if con.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone() is None:
+            con.execute(f"DROP DATABASE IF EXISTS {name}_new")
+            con.execute(f"CREATE DATABASE {name}_new TEMPLATE {template_database}")
+            url = _url_of(session_settings, f"{name}_new")
+            new = make_settings(QUAYSIDE_HOME=str(tmp_path_factory.mktemp("lake")), QUAYSIDE_DATABASE_URL=url)
+            Lake(new).connect().close()
+            dispose_engines()
+            con.execute(f"ALTER DATABASE {name}_new RENAME TO {name}")
+    return name
+
+
 def make_settings(**variables: Any) -> Settings:
     """Settings from these variables alone: neither the environment nor a ``.env`` is read."""
     saved = {name: os.environ.pop(name) for name in Settings.variables().values() if name in os.environ}
@@ -190,9 +216,27 @@ def empty_settings(session_settings: Settings, template_database: str, tmp_path:
 
 
 @pytest.fixture
-def settings(session_settings: Settings, template_database: str, tmp_path: Path) -> Iterator[Settings]:
+def settings(
+    session_settings: Settings, template_database: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Settings]:
     """Settings on a private home below ``tmp_path`` and a private, migrated database of the session's server."""
-    yield from private_settings(session_settings, tmp_path, template_database)
+    if not LAKES & {*request.fixturenames} or "s3_settings" in request.fixturenames:
+        yield from private_settings(session_settings, tmp_path, template_database)
+        return
+    for made in private_settings(session_settings, tmp_path, request.getfixturevalue("template_with_lake")):
+        move_lake(made)
+        yield made
+
+
+def move_lake(settings: Settings) -> None:
+    """After the database with its catalog was copied: its files are in the home of these settings."""
+    from quayside.foundation.postgres import connect
+    from quayside.foundation.processes import private_folder
+
+    private_folder(Path(settings.lake_data_path))
+    with connect(settings, autocommit=True) as con:
+        statement = b"UPDATE lake.ducklake_metadata SET value = %s WHERE key = 'data_path'"
+        assert con.execute(statement, [f"{settings.lake_data_path}/"]).rowcount == 1
 
 
 def private_settings(session: Settings, tmp_path: Path, template: str) -> Iterator[Settings]:
