@@ -82,7 +82,7 @@ def load_table(
     started = time.perf_counter()
     with ExitStack() as stack:
         if con is None:
-            con = stack.enter_context(closing(Lake(settings).connect()))
+            con = stack.enter_context(closing(Lake(settings).connect(in_use=False)))
         if source is None and destination is None:
             con = stack.enter_context(closing(con.cursor()))  # what is staged and set goes with it
         con.execute("SET TimeZone = 'UTC'")

@@ -351,7 +351,7 @@ class Worker:
 
         share = max(1, (self._settings.threads or os.cpu_count() or 1) // self._threads)
         try:
-            database = Lake(self._settings).connect(threads=share)
+            database = Lake(self._settings).connect(threads=share, in_use=False)
         except Exception as error:  # noqa: BLE001 - whatever it is, each table is told
             self._hopeless = redact(sentence(error))
             yield None

@@ -46,19 +46,25 @@ class Lake:
         self.settings = settings
 
     def connect(
-        self, *, read_only: bool = False, threads: int | None = None, memory_limit: str | None = None
+        self,
+        *,
+        read_only: bool = False,
+        threads: int | None = None,
+        memory_limit: str | None = None,
+        in_use: bool = True,
     ) -> duckdb.DuckDBPyConnection:
         """A new in-memory DuckDB with the lake attached as ``lake`` and in use; close it after use.
 
         Times are in UTC. `threads` and `memory_limit` (e.g. ``"4GB"``) override the settings. Each connection reads the
-        names of all tables again, so keep one for a piece of work.
+        names of all tables again, so keep one for a piece of work. Without `in_use` it reads them when they are first
+        needed, and they are named ``lake.schema.table``: 10 ms less.
 
         Raises:
             SettingsError: the data path is not the catalog's, or S3 has no credentials.
             ServiceUnavailableError: PostgreSQL does not answer.
         """
         return session.open_connection(
-            self.settings, read_only=read_only, threads=threads, memory_limit=memory_limit
+            self.settings, read_only=read_only, threads=threads, memory_limit=memory_limit, in_use=in_use
         )
 
     def attach_postgres(

@@ -63,9 +63,9 @@ class PostgresTarget:
 
 
 def open_connection(
-    settings: Settings, *, read_only: bool, threads: int | None, memory_limit: str | None
+    settings: Settings, *, read_only: bool, threads: int | None, memory_limit: str | None, in_use: bool = True
 ) -> duckdb.DuckDBPyConnection:
-    """A new in-memory DuckDB with the lake attached as ``lake`` and in use.
+    """A new in-memory DuckDB with the lake attached as ``lake`` and, unless told otherwise, in use.
 
     Raises:
         SettingsError: the data path is not the one the catalog was made with, or S3 has no credentials.
@@ -91,7 +91,8 @@ def open_connection(
         if settings.lake_data_path.startswith("s3://"):
             enable_s3(con, settings)
         _attach_lake(con, settings, read_only)
-        con.execute(f"USE {CATALOG}")
+        if in_use:
+            con.execute(f"USE {CATALOG}")
     except BaseException:
         con.close()
         raise
