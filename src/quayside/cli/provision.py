@@ -68,8 +68,10 @@ def _graphs(settings: Settings) -> GraphStore:
 
 def _say(subscription: Subscription) -> None:
     graph = f", graph {subscription.graph_id}" if subscription.graph_id else ""
+    ends = subscription.ends_at if subscription.state == "canceled" else None
+    until = f" and runs until {ends:%Y-%m-%d %H:%M} UTC" if ends else ""
     typer.echo(
-        f"Subscription {subscription.subscription_id} is {subscription.state} ({subscription.plan}{graph})."
+        f"Subscription {subscription.subscription_id} is {subscription.state} ({subscription.plan}{graph}){until}."
     )
 
 
@@ -287,8 +289,12 @@ def plan(
 
     moment = None if effective_at is None else effective_at.replace(tzinfo=UTC)
     with _subscriptions() as subscriptions:
-        _say(subscriptions.change_plan(subscription_id, name, effective_at=moment))
+        apply_upgrades(subscriptions.connection)  # what others wait for is none of what this one brings
+        changed = subscriptions.change_plan(subscription_id, name, effective_at=moment)
         brought = apply_upgrades(subscriptions.connection).credits
+    _say(changed)
+    if moment is not None and changed.plan != name:
+        typer.echo(f"It changes to {name} at {moment:%Y-%m-%d %H:%M} UTC.")
     if brought:
         typer.echo(f"The larger plan brings {brought.normalize():f} credits for the rest of the month.")
 

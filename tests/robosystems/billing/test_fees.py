@@ -103,6 +103,8 @@ LIVES: dict[str, tuple[list[tuple[datetime, str]], dict[str, int]]] = {
     "past due": ([(at(1, 11), "past_due")], {"standard": 5000}),
     "canceled for later": ([(at(1, 11, 5), "canceled until 21")], {"standard": 3226}),
     "canceled at once": ([(at(1, 11, 5), "canceled until 11")], {"standard": 1774}),
+    "canceled in December": ([(datetime(2025, 12, 20, tzinfo=UTC), "canceled until 21")], {"standard": 3226}),
+    "paused in December": ([(datetime(2025, 12, 20, tzinfo=UTC), "paused")], {}),
     "canceled and back": ([(at(1, 11, 5), "canceled"), (at(1, 13), "active")], {"standard": 5000}),
     "later in February": ([(at(2, 1, 3), "xlarge"), (at(2, 1, 4), "paused")], {"standard": 5000}),
     "from the 22nd on": ([(at(1, 22), "fees")], {"standard": 1613}),

@@ -71,7 +71,11 @@ def test_a_subscription_from_order_to_end(quayside: Any) -> None:
     assert backup["backup_id"] in quayside(f"credits provision restore {graph} --into kg-copy")
     assert "There is no graph" in quayside("credits provision backup kg-none", 1)
     assert "only one that failed is tried again" in quayside("credits provision retry s1", 2)
-    assert "is canceled" in quayside("credits provision cancel s1 --at 2099-01-01 --reason moved")
+    later = quayside("credits provision plan s1 xlarge --from 2099-01-01")
+    assert later.splitlines()[-1] == "It changes to xlarge at 2099-01-01 00:00 UTC."
+    canceled = quayside("credits provision cancel s1 --at 2099-01-01 --reason moved")
+    assert "is canceled" in canceled
+    assert "runs until 2099-01-01 00:00 UTC" in canceled
     assert "its graph stays" in quayside("credits provision end s1", 1)
     quayside("credits provision resume s1")
     quayside("credits provision cancel s1")
