@@ -232,7 +232,7 @@ def test_a_table_dropped_by_hand_is_loaded_from_the_beginning(new):
     assert t.load(incremental_value=None).rows_inserted == 2
 
 
-@pytest.mark.parametrize(("keys_at_once", "files"), [(distinct.KEYS_AT_ONCE, 1), (1, 128), (1, 2)])
+@pytest.mark.parametrize(("keys_at_once", "files"), [(distinct.KEYS_AT_ONCE, 1), (1, 256), (1, 2)])
 def test_keys_that_repeat_are_reduced_to_their_latest_row(new, monkeypatch, keys_at_once, files):
     # case 28; hashes of the keys are counted all at once, from a file for each, and in several passes over two files
     monkeypatch.setattr(distinct, "KEYS_AT_ONCE", keys_at_once)
