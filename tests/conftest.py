@@ -36,7 +36,7 @@ SESSION_HOME = "QUAYSIDE_TEST_SESSION_HOME"
 FOLDER_PREFIX = "quayside-tests-"
 TEMPLATE = "template_of_tests"
 #: Fixtures for which the catalog of the lake is there from the start.
-LAKES = {"lake", "kycc_lake", "service"}
+LAKES = {"lake", "kycc_lake"}
 
 
 # A property is tried on the same examples every time, however slow the machine is. To look for more:
@@ -224,6 +224,19 @@ def settings(
         yield from private_settings(session_settings, tmp_path, template_database)
         return
     for made in private_settings(session_settings, tmp_path, request.getfixturevalue("template_with_lake")):
+        move_lake(made)
+        yield made
+
+
+def copied_platform(session: Settings, original: Settings, tmp_path: Path) -> Iterator[Settings]:
+    """As `private_settings`, with the database and the lake of a platform that nobody is connected to."""
+    from psycopg.conninfo import conninfo_to_dict
+
+    from quayside.foundation.postgres import database_url
+
+    database = conninfo_to_dict(database_url(original))["dbname"]
+    for made in private_settings(session, tmp_path, str(database)):
+        shutil.copytree(original.lake_data_path, made.lake_data_path)
         move_lake(made)
         yield made
 

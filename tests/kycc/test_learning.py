@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import copied_platform, private_settings
 from typer.testing import CliRunner
 
 from quayside.cli.kycc import app
 from quayside.foundation.errors import CheckFailedError, NotFoundError
-from quayside.foundation.postgres import connect
+from quayside.foundation.postgres import connect, dispose_engines
 from quayside.foundation.settings import Settings
 from quayside.kycc.generate import generate, write_outcomes, write_parquet
 from quayside.kycc.labels import LabelResult, make_labels
@@ -26,16 +27,33 @@ MOMENT = datetime(2026, 6, 30, tzinfo=UTC)
 BATCH = "LEARNING_TEST"
 
 
-@pytest.fixture
-def service(settings: Settings, tmp_path: Path) -> Iterator[ScoringService]:
-    """A platform with one batch of 200 parties, scored, its outcomes beside it and not loaded."""
-    service = ScoringService(settings)
-    drawn = generate(BATCH, 200, generated_at=MOMENT)
-    write_outcomes(drawn, tmp_path / "outcomes.json")
-    with service.kept_open():
-        service.ingest(write_parquet(drawn, tmp_path / "batch"))
+@pytest.fixture(scope="module")
+def original(
+    session_settings: Settings, template_database: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Settings]:
+    """A platform with one batch of 200 parties, scored, to be copied."""
+    folder = tmp_path_factory.mktemp("original")
+    for settings in private_settings(session_settings, folder, template_database):
+        service = ScoringService(settings)
+        service.ingest(write_parquet(generate(BATCH, 200, generated_at=MOMENT), folder / "batch"))
         service.extract(BATCH)
         service.score()
+        dispose_engines()
+        yield settings
+
+
+@pytest.fixture
+def settings(original: Settings, session_settings: Settings, tmp_path: Path) -> Iterator[Settings]:
+    """A copy of it."""
+    yield from copied_platform(session_settings, original, tmp_path)
+
+
+@pytest.fixture
+def service(settings: Settings, tmp_path: Path) -> Iterator[ScoringService]:
+    """The batch's outcomes are beside it and not loaded."""
+    write_outcomes(generate(BATCH, 200, generated_at=MOMENT), tmp_path / "outcomes.json")
+    service = ScoringService(settings)
+    with service.kept_open():
         yield service
 
 

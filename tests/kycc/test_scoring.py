@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import copied_platform, private_settings
 
 from quayside.foundation.errors import NotFoundError
-from quayside.foundation.postgres import connect
+from quayside.foundation.postgres import connect, dispose_engines
 from quayside.foundation.settings import Settings
 from quayside.kycc import checks, scoring
 from quayside.kycc.generate import generate, write_parquet
@@ -21,13 +23,29 @@ MOMENT = datetime(2026, 6, 30, tzinfo=UTC)
 BATCH = "SCORING_TEST"
 
 
+@pytest.fixture(scope="module")
+def original(
+    session_settings: Settings, template_database: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Settings]:
+    """A platform with one batch of 200 parties, its features computed, to be copied."""
+    folder = tmp_path_factory.mktemp("original")
+    for settings in private_settings(session_settings, folder, template_database):
+        service = ScoringService(settings)
+        service.ingest(write_parquet(generate(BATCH, 200, generated_at=MOMENT), folder / "batch"))
+        service.extract(BATCH)
+        dispose_engines()
+        yield settings
+
+
 @pytest.fixture
-def service(settings: Settings, tmp_path: Path) -> ScoringService:
-    """A platform with one batch of 200 parties, its features computed."""
-    service = ScoringService(settings)
-    service.ingest(write_parquet(generate(BATCH, 200, generated_at=MOMENT), tmp_path / "batch"))
-    service.extract(BATCH)
-    return service
+def settings(original: Settings, session_settings: Settings, tmp_path: Path) -> Iterator[Settings]:
+    """A copy of it."""
+    yield from copied_platform(session_settings, original, tmp_path)
+
+
+@pytest.fixture
+def service(settings: Settings) -> ScoringService:
+    return ScoringService(settings)
 
 
 def lake(service: ScoringService, sql: str) -> list[tuple[Any, ...]]:
