@@ -10,13 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import duckdb
 import pytest
 from tests.dataloader.servers import SourceServer, load_request
 
+from quayside.dataloader.cancelling import Cancelling
 from quayside.dataloader.errors import CancelledError
-from quayside.dataloader.load import load_table
+from quayside.dataloader.load import NoFence, load_table
 from quayside.dataloader.request import LoadRequest
 from quayside.dataloader.sources import counting, mark
 from quayside.foundation import processes
@@ -170,6 +172,19 @@ def test_a_lookup_that_waits_is_told_too(mariadb: SourceServer, loading: Any):
             for number, _ in waiting("User sleep"):
                 cursor.execute(f"KILL QUERY {number}")
             maker.exception(60)
+
+
+def test_a_driver_that_does_not_like_to_be_told_does_not_end_the_watch(caplog: pytest.LogCaptureFixture):
+    class Closed:
+        def interrupt(self) -> None:
+            raise RuntimeError("the connection is closed")
+
+    stop, told = threading.Event(), threading.Event()
+    with duckdb.connect() as con, Cancelling(con, NoFence(), stop.is_set, None, told.set) as watched:
+        watched.reads(cast("Any", Closed()))
+        stop.set()
+        assert told.wait(60)
+    assert "The source could not be told to stop: the connection is closed" in caplog.text
 
 
 def test_rows_of_files_are_counted_while_they_pass(
