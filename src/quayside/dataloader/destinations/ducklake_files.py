@@ -80,13 +80,12 @@ class LakeFiles:
         )
         if settings.get("encrypted") == "true":
             return None
-        row = con.execute(
+        [[path, is_relative]] = con.execute(
             f"SELECT path, path_is_relative FROM {_METADATA}.ducklake_schema WHERE schema_name = ? "
             "AND end_snapshot IS NULL",
             [schema],
-        ).fetchone()
-        assert row is not None
-        folder = f"{settings['data_path'] if row[1] else ''}{row[0]}{table}"
+        ).fetchall()
+        folder = f"{settings['data_path'] if is_relative else ''}{path}{table}"
         options = _DEFAULTS | {name: settings[key] for key, name in _OPTIONS.items() if key in settings}
         options["PARQUET_VERSION"] = f"v{options['PARQUET_VERSION'][-1]}"
         said = [f"{name} {literal(str(value))}" for name, value in options.items()]
