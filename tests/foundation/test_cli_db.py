@@ -50,6 +50,7 @@ def home() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 def test_start_status_migrate_stop(db: Db, home: Path) -> None:
     code, out, err = db(home, "start")
     assert code == 0

@@ -33,6 +33,7 @@ def report(
     return done.returncode, settings, {row["check"]: row for row in found["checks"]}
 
 
+@pytest.mark.slow
 def test_everything_answers(command_environment: dict[str, str], settings: Settings):
     code, shown, checks = report(command_environment | {"BATCH_ID": "b1"})
     states = {name: check["state"] for name, check in checks.items()}

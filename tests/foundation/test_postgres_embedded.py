@@ -150,6 +150,7 @@ def test_it_is_made_once_says_so_and_outlives_its_starter(server: EmbeddedPostgr
     assert not server.status().running
 
 
+@pytest.mark.slow
 def test_eight_processes_at_once_make_one_server(home: Path) -> None:
     starters = [start_elsewhere(home) for _ in range(8)]
     outputs = [starter.communicate(timeout=300) for starter in starters]
@@ -223,6 +224,7 @@ def test_sqlalchemy_takes_the_url(shared: EmbeddedPostgres, driver: str) -> None
 # -- dying ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_kill_9_of_everything(running: EmbeddedPostgres) -> None:
     execute(running, "INSERT INTO kept VALUES (2)")
     kill(running, processes.processes_in(running.data))
@@ -230,6 +232,7 @@ def test_kill_9_of_everything(running: EmbeddedPostgres) -> None:
     assert kept_rows(running) == 2
 
 
+@pytest.mark.slow
 def test_kill_9_of_the_postmaster_waits_for_orphaned_sessions(running: EmbeddedPostgres, home: Path) -> None:
     postmaster = running.status().pid
     assert postmaster is not None
@@ -248,6 +251,7 @@ def test_kill_9_of_the_postmaster_waits_for_orphaned_sessions(running: EmbeddedP
     connection.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("survivor", ["nobody", "initdb"])
 def test_kill_9_half_way_through_initdb(server: EmbeddedPostgres, home: Path, survivor: str) -> None:
     def killed_too_late() -> bool:

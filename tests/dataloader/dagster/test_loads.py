@@ -54,7 +54,7 @@ def until(condition: Callable[[], Any], seconds: float = 300, *, what: str) -> N
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.02)
+        time.sleep(0.1)
 
 
 def failure(result: dg.ExecuteInProcessResult) -> str:

@@ -167,6 +167,7 @@ class TestEnsureTables:
         lake.ensure_tables(tables)
         assert one(con, "SELECT id FROM ducklake_current_snapshot('lake')") == first
 
+    @pytest.mark.slow
     def test_many_processes_on_an_empty_database(self, lake: Lake, start: Start) -> None:
         names = [f"s{n % 2}.t{n}" for n in range(6)]
         workers = [start("ensure", *names) for _ in range(6)]
@@ -277,6 +278,7 @@ class TestTransaction:
         assert one(con, "SELECT n FROM s.counter") == 30
         assert con.execute("SELECT count(*), count(DISTINCT (batch, n)) FROM s.rows").fetchall() == [(45, 45)]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("lock, rows", [("load b", 100), ("", 200)])
     def test_lock_lets_one_of_two_loaders_insert(
         self,

@@ -54,6 +54,7 @@ def contents(lake: Lake) -> list[tuple[object, ...]]:
         return con.execute("SELECT batch, count(*), sum(n) FROM s.rows GROUP BY 1 ORDER BY 1").fetchall()
 
 
+@pytest.mark.slow
 def test_everything_is_put_in_order_and_nothing_is_lost(worn: Lake) -> None:
     before = contents(worn)
     told = maintain(worn, keep=NOW, grace=NOW, dry_run=True)

@@ -63,6 +63,7 @@ def test_types(lake: Lake, con: duckdb.DuckDBPyConnection, postgres: psycopg.Con
     assert row[9:] == ("1 mon", b"\x00\xff", "1", ["x", None], "z", "1", None, '"', "smallint", "text[]")
 
 
+@pytest.mark.slow
 def test_views_and_grants_survive(
     filled: Lake, con: duckdb.DuckDBPyConnection, postgres: psycopg.Connection[Any]
 ) -> None:
@@ -145,6 +146,7 @@ def test_a_table_in_use_is_waited_for_a_while(
     publish_table(filled, "s.rows")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_view", [False, True])
 def test_a_reader_sees_all_rows_or_all_others(
     lake: Lake,

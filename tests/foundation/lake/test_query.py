@@ -110,6 +110,7 @@ def test_all_else_is_refused_with_one_sentence(filled: Lake, tmp_path: Path) -> 
     assert secret == 1
 
 
+@pytest.mark.slow
 def test_the_guard_holds_without_the_check(
     filled: Lake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

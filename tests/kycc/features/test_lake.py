@@ -47,6 +47,7 @@ def snapshots(con: duckdb.DuckDBPyConnection) -> int:
     return con.execute("SELECT count(*) FROM ducklake_snapshots('lake')").fetchall()[0][0]
 
 
+@pytest.mark.slow
 def test_features_on_the_lake(lake: Lake, lake_con: duckdb.DuckDBPyConnection) -> None:
     lake.transaction(lambda con: load(con, "B", BATCH), lake_con)
     found = lake.transaction(lambda con: extracted(con, "B", BATCH), lake_con)

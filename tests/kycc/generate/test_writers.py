@@ -240,6 +240,7 @@ def record(calls: list[tuple[int, int]], done: int, total: int) -> None:
     calls.append((done, total))
 
 
+@pytest.mark.slow
 def test_progress_ends_with_everything(large: Batch, tmp_path: Path) -> None:
     for write in (write_json, write_parquet):
         calls: list[tuple[int, int]] = []

@@ -48,6 +48,7 @@ def _count(lake: Lake, table: str) -> int:
         return con.execute(f"SELECT count(*) FROM kycc.{table}").fetchall()[0][0]
 
 
+@pytest.mark.slow
 def test_a_load_is_one_snapshot_and_a_repetition_none(kycc_lake: Lake, tmp_path: Path) -> None:
     start = _snapshots(kycc_lake)
     path = write(small_batch(), tmp_path)
@@ -63,6 +64,7 @@ def test_a_load_is_one_snapshot_and_a_repetition_none(kycc_lake: Lake, tmp_path:
     assert _snapshots(kycc_lake) == start + 2
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_batch_are_one_result(kycc_lake: Lake, settings: Settings) -> None:
     def guard(batch_id: str):
         return advisory_lock(settings, f"kycc:batch:{batch_id}")

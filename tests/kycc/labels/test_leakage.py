@@ -110,6 +110,7 @@ def features_of(world: World) -> list[tuple[Any, ...]]:
     return world.con.execute("FROM kycc.features WHERE batch_id = 'B' ORDER BY party_id").fetchall()
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(drawn=worlds)
 def test_labels_are_those_of_the_definition(database: World, drawn: Drawn) -> None:

@@ -83,6 +83,7 @@ def test_the_document_is_valid_and_comes_back() -> None:
     }
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(cases(numbers=anything_finite))
 def test_any_card_survives_json_and_yaml(case: Case) -> None:

@@ -97,6 +97,7 @@ def test_bins_and_sentences(row: dict[str, Any], bins: list[str], sentences: lis
     assert [value is None for value in values] == [name == "missing" for name in bins]
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(cases())
 def test_an_explanation_adds_up_and_agrees_with_the_batch(case: Case) -> None:

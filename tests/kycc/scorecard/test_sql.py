@@ -117,6 +117,7 @@ def test_duckdb_and_sqlite_give_the_engines_scores(case: Case) -> None:
     assert in_sqlite(case) == expected(case)
 
 
+@pytest.mark.slow
 @pytest.mark.unit
 @settings(max_examples=20)
 @given(cases())

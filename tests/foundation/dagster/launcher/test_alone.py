@@ -7,14 +7,15 @@ import os
 import re
 import shutil
 import subprocess
-import sys
+import venv
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from tests.foundation.dagster.launcher.alone import PACKAGE
 from tests.foundation.dagster.launcher.bench import make_project
-
-from quayside.foundation.settings import project_root
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -70,36 +71,37 @@ with dg.DagsterInstance.get() as instance, WorkspaceProcessContext(
 """
 
 
-def locked_versions() -> list[str]:
-    """``name==version`` of everything in the lock: constraints, of which two are asked for."""
-    text = (project_root() / "requirements.lock").read_text("utf-8")
-    return [
-        found.group(1) for line in text.splitlines() if (found := re.match(r"([a-z0-9_.-]+==[^ ;\\]+)", line))
-    ]
+def needed(*names: str) -> dict[str, metadata.Distribution]:
+    """Distributions these names need, themselves included, as their metadata say, from this environment."""
+    found: dict[str, metadata.Distribution] = {}
+    open_ = [(name, "") for name in names]
+    seen = set(open_)
+    while open_:
+        name, extra = open_.pop()
+        distribution = found.setdefault(canonicalize_name(name), metadata.distribution(name))
+        for requirement in map(Requirement, distribution.requires or ()):
+            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+                more = {(requirement.name, each) for each in ("", *requirement.extras)} - seen
+                seen |= more
+                open_ += more
+    return found
 
 
 @pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory, require_service) -> Path:
-    """An interpreter that finds Dagster, dagster-postgres and what these need; nothing else."""
-    uv = project_root() / ".tools/uv/bin/uv"
-    require_service("uv", uv.exists(), "make env brings it into .tools")
-    folder = tmp_path_factory.mktemp("alone")
-    constraints = folder / "constraints.txt"
-    constraints.write_text("\n".join(locked_versions()))
-    environment = os.environ | {"UV_SYSTEM_CERTS": "1", "UV_NO_PROGRESS": "1"}
-    environment.pop("VIRTUAL_ENV", None)
-    for command in (
-        ["venv", "--quiet", "--python", sys.executable, str(folder / "venv")],
-        [
-            *("pip", "install", "--quiet", "--python", str(folder / "venv/bin/python")),
-            *("--constraint", str(constraints), "dagster", "dagster-postgres"),
-        ],
-    ):
-        done = subprocess.run(
-            [str(uv), *command], env=environment, capture_output=True, text=True, check=False
-        )
-        require_service("a package index", done.returncode == 0, done.stderr)
-    return folder / "venv/bin/python"
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An interpreter that finds Dagster, dagster-postgres and what these need; nothing else.
+
+    What is installed here is linked there: compiled already, and no package index is asked.
+    """
+    folder = tmp_path_factory.mktemp("alone") / "venv"
+    venv.create(folder, symlinks=True)
+    [there] = folder.glob("lib/python*/site-packages")
+    for distribution in needed("dagster", "dagster-postgres").values():
+        here = Path(str(distribution.locate_file("")))
+        for top in {file.parts[0] for file in distribution.files or ()} - {"..", "__pycache__"}:
+            if not (there / top).exists():
+                (there / top).symlink_to(here / top)
+    return folder / "bin/python"
 
 
 def test_with_dagster_and_dagster_postgres_alone(python: Path, postgres_url: str, tmp_path: Path):
