@@ -111,11 +111,15 @@ def test_many_workers_commit_at_once(
             assert run.stdin
             run.stdin.write(json.dumps(environments))
             run.stdin.close()
-            until(lambda: len(control.execute(WAITING)) == AT_ONCE, what="every worker waits for its table")
-            [(connections,)] = control.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-            )
-            blocker.rollback()
+            try:
+                until(
+                    lambda: len(control.execute(WAITING)) == AT_ONCE, what="every worker waits for its table"
+                )
+                [(connections,)] = control.execute(
+                    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                )
+            finally:
+                blocker.rollback()  # or whoever waits for the run's end waits for ever
             assert run.stdout
             assert json.load(run.stdout) == [0] * AT_ONCE
     assert connections <= 6 * AT_ONCE
