@@ -48,6 +48,9 @@ T = TypeVar("T")
 #: table is a new schema version, after which every connection reads the names of all tables again.
 _EMPTIED_ROWS: Final = 100_000
 
+#: Rows of a temporary table that DuckDB gives to one thread: a row group.
+_ONE_TASK_ROWS: Final = 122_880
+
 #: Attempts between two removals of replaced states.
 _PRUNED_EVERY: Final = 16
 
@@ -415,7 +418,9 @@ class DuckLakeDestination:
         )
         self._check_met_once(staged, flow.given, key)
         names = ", ".join(map(identifier, rows.given))
-        written = rows_into(self.con, f"INSERT INTO {self.relation()} ({names}) {select}").given
+        # A second thread would find nothing to do and spin meanwhile, which takes a core from others.
+        with threads_for(self.con, one_stream=staged <= _ONE_TASK_ROWS):
+            written = rows_into(self.con, f"INSERT INTO {self.relation()} ({names}) {select}").given
         self._check(staged, written, "merged rows")
         return written
 
