@@ -170,9 +170,11 @@ class _Group:
         import duckdb
 
         from quayside.foundation.lake.conflicts import is_connection_lost
+        from quayside.foundation.lake.turns import turn
 
         try:
-            self._con.execute("COMMIT")
+            with turn(self._settings):
+                self._con.execute("COMMIT")
         except duckdb.Error as error:
             if is_connection_lost(error):
                 raise _LostCommitError(

@@ -14,6 +14,7 @@ from quayside.foundation.errors import ConflictError, ServiceUnavailableError
 from quayside.foundation.lake import session
 from quayside.foundation.lake.conflicts import is_conflict, is_connection_lost
 from quayside.foundation.lake.sql import identifier
+from quayside.foundation.lake.turns import turn
 from quayside.foundation.postgres import advisory_lock
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class Lake:
         with held, nullcontext(con) if con is not None else closing(self.connect()) as connection:
             for attempt in range(ATTEMPTS):
                 try:
-                    return _attempt(connection, work)
+                    return self._attempt(connection, work)
                 except duckdb.Error as error:
                     if is_connection_lost(error):
                         raise ServiceUnavailableError(
@@ -108,6 +109,20 @@ class Lake:
         raise ConflictError(
             f"Other writers changed the same lake tables {ATTEMPTS} times in a row: try again later."
         )
+
+    def _attempt(self, con: duckdb.DuckDBPyConnection, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        with turn(self.settings):
+            con.execute("BEGIN")
+            try:
+                result = work(con)
+                con.execute("COMMIT")
+            except BaseException:
+                with suppress(
+                    duckdb.TransactionException
+                ):  # a failed COMMIT has ended the transaction already
+                    con.execute("ROLLBACK")
+                raise
+        return result
 
     def ensure_tables(
         self, tables: Iterable[LakeTable], con: duckdb.DuckDBPyConnection | None = None
@@ -125,18 +140,6 @@ class Lake:
         with nullcontext(con) if con is not None else closing(self.connect()) as connection:
             if _missing(connection, wanted):
                 self.transaction(create, connection)
-
-
-def _attempt(con: duckdb.DuckDBPyConnection, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
-    con.execute("BEGIN")
-    try:
-        result = work(con)
-        con.execute("COMMIT")
-    except BaseException:
-        with suppress(duckdb.TransactionException):  # a failed COMMIT has ended the transaction already
-            con.execute("ROLLBACK")
-        raise
-    return result
 
 
 def _missing(con: duckdb.DuckDBPyConnection, wanted: list[LakeTable]) -> list[LakeTable]:
