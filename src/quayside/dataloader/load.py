@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from quayside.dataloader.cancelling import Cancelling
 from quayside.dataloader.cursor import Cursor
 from quayside.dataloader.destinations.destination import Destination, Fence, open_destination
+from quayside.dataloader.destinations.parallel import ONE_TASK_ROWS, threads_for
 from quayside.dataloader.errors import CancelledError
 from quayside.dataloader.result import LoadResult
 from quayside.dataloader.sources.mark import mark
@@ -95,6 +96,9 @@ def load_table(
             if source is None:
                 source = stack.enter_context(open_source(settings, con, request))
             watched.reads(source)
+            rows = source.estimate()
+            # Of a small table's threads all but one find nothing to do and spin meanwhile, which takes a core from others.
+            stack.enter_context(threads_for(con, one_stream=rows is not None and rows <= ONE_TASK_ROWS))
             destination = destination or open_destination(settings, con, request)
             load = Load(
                 settings,

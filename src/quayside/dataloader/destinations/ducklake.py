@@ -26,7 +26,7 @@ from quayside.dataloader.destinations.destination import (
     Written,
 )
 from quayside.dataloader.destinations.ducklake_files import LakeFiles
-from quayside.dataloader.destinations.parallel import threads_for
+from quayside.dataloader.destinations.parallel import ONE_TASK_ROWS, threads_for
 from quayside.dataloader.destinations.profile import rows_into
 from quayside.dataloader.errors import CountMismatchError, UnsupportedTypeError
 from quayside.foundation.lake.catalog import ask, text
@@ -47,9 +47,6 @@ T = TypeVar("T")
 #: A table of more rows is replaced by a new one, a smaller one emptied and filled. Emptying takes 0.6 µs a row; a new
 #: table is a new schema version, after which every connection reads the names of all tables again.
 _EMPTIED_ROWS: Final = 100_000
-
-#: Rows of a temporary table that DuckDB gives to one thread: a row group.
-_ONE_TASK_ROWS: Final = 122_880
 
 #: Attempts between two removals of replaced states.
 _PRUNED_EVERY: Final = 16
@@ -419,7 +416,7 @@ class DuckLakeDestination:
         self._check_met_once(staged, flow.given, key)
         names = ", ".join(map(identifier, rows.given))
         # A second thread would find nothing to do and spin meanwhile, which takes a core from others.
-        with threads_for(self.con, one_stream=staged <= _ONE_TASK_ROWS):
+        with threads_for(self.con, one_stream=staged <= ONE_TASK_ROWS):
             written = rows_into(self.con, f"INSERT INTO {self.relation()} ({names}) {select}").given
         self._check(staged, written, "merged rows")
         return written

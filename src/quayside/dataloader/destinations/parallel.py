@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from quayside.dataloader.sources.source import Portions
 
+#: Rows that DuckDB gives to one thread: a row group.
+ONE_TASK_ROWS: Final = 122_880
 _LOOK_EVERY_SECONDS: Final = 1.0
 #: Between two interrupts: the first may have met no statement.
 _AFTER_INTERRUPT_SECONDS: Final = 0.1

@@ -80,11 +80,10 @@ def open_connection(
         "temp_directory": str(_temp_directory(settings.home / "duckdb" / "tmp")),
         "preserve_insertion_order": False,
     }
-    if number := threads or settings.threads:
-        config["threads"] = number
     if limit := memory_limit or settings.memory_limit:
         config["memory_limit"] = limit
-    con = duckdb.connect(":memory:", config=config)
+    # One thread while the catalog is read: of several, all but one wait in a busy loop.
+    con = duckdb.connect(":memory:", config=config | {"threads": 1})
     try:
         load_extensions(con, extensions, LAKE_EXTENSIONS)
         con.execute("SET TimeZone = 'UTC'")
@@ -93,6 +92,8 @@ def open_connection(
         _attach_lake(con, settings, read_only)
         if in_use:
             con.execute(f"USE {CATALOG}")
+        number = threads or settings.threads
+        con.execute("RESET threads" if number is None else f"SET threads = {int(number)}")
     except BaseException:
         con.close()
         raise
