@@ -156,17 +156,20 @@ class SourceServer:
             con.execute("VACUUM ANALYZE lineitem_big")
 
     def change(self, moment: str, seed: int) -> int:
-        """Update about 0.9 % of lineitem, scattered, and insert 0.1 % new rows, all with ``l_updated`` = `moment`; how many."""
+        """Update about 0.9 % of lineitem, scattered, and insert 0.1 % new rows; how many. Each gets a time of its own as
+        ``l_updated``, in the hour from `moment` on.
+        """
+        spread = "%s::timestamp + abs(hashint8(l_orderkey * 13 + l_linenumber)) %% 3600000000 * interval '1 microsecond'"
         with psycopg.connect(self.url) as con:
             updated = con.execute(
-                "UPDATE lineitem SET l_quantity = l_quantity + 1, l_updated = %s::timestamp"
+                f"UPDATE lineitem SET l_quantity = l_quantity + 1, l_updated = {spread}"
                 " WHERE abs(hashint8(l_orderkey * 31 + l_linenumber + %s)) %% 1000 < 9",
                 [moment, seed],
             ).rowcount
             inserted = con.execute(
                 "INSERT INTO lineitem SELECT l_orderkey + %s * 10000000000::bigint, l_partkey, l_suppkey, l_linenumber, l_quantity,"
                 " l_extendedprice, l_discount, l_tax, l_returnflag, l_linestatus, l_shipdate, l_commitdate, l_receiptdate,"
-                " l_shipinstruct, l_shipmode, l_comment, %s::timestamp FROM lineitem"
+                f" l_shipinstruct, l_shipmode, l_comment, {spread} FROM lineitem"
                 " WHERE l_orderkey < 10000000000 AND abs(hashint8(l_orderkey * 17 + l_linenumber + %s)) %% 1000 = 0",
                 [seed, moment, seed],
             ).rowcount
