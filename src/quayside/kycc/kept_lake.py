@@ -31,10 +31,17 @@ class KeptLake(Lake):
                 self._opened = None
 
     def connect(
-        self, *, read_only: bool = False, threads: int | None = None, memory_limit: str | None = None
+        self,
+        *,
+        read_only: bool = False,
+        threads: int | None = None,
+        memory_limit: str | None = None,
+        in_use: bool = True,
     ) -> duckdb.DuckDBPyConnection:
-        if self._opened is None or read_only or threads or memory_limit:
-            return super().connect(read_only=read_only, threads=threads, memory_limit=memory_limit)
+        if self._opened is None or read_only or threads or memory_limit or not in_use:
+            return super().connect(
+                read_only=read_only, threads=threads, memory_limit=memory_limit, in_use=in_use
+            )
         con = self._opened.cursor()
         con.execute("USE lake")
         con.execute("SET TimeZone = 'UTC'")
