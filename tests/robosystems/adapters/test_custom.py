@@ -131,7 +131,14 @@ def test_the_how_to_as_written_in_a_fork_that_merges_a_later_upstream(tmp_path: 
     upstream, fork = tmp_path / "upstream", tmp_path / "fork"
     unwanted = shutil.ignore_patterns("__pycache__")
     shutil.copytree(project_root() / "src", upstream / "src", ignore=unwanted)
-    for name in (".gitignore", "pyproject.toml", "workspace.yaml", "tests/conftest.py", "tests/__init__.py"):
+    for name in (
+        ".gitignore",
+        "pyproject.toml",
+        "workspace.yaml",
+        "tests/conftest.py",
+        "tests/scheduling.py",
+        "tests/__init__.py",
+    ):
         (upstream / name).parent.mkdir(exist_ok=True)
         shutil.copy(project_root() / name, upstream / name)
     git(tmp_path, "init", "-q", "-b", "main", str(upstream))

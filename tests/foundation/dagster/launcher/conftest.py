@@ -55,6 +55,16 @@ def no_orphan(token: str) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def postgres_url(session_settings: Settings) -> str:
     """A database for Dagster's state, shared by this process's tests."""
+    return new_database(session_settings)
+
+
+@pytest.fixture
+def own_postgres_url(session_settings: Settings) -> str:
+    """A database for a daemon: in one that is shared it would find runs that other tests have left going."""
+    return new_database(session_settings)
+
+
+def new_database(session_settings: Settings) -> str:
     from quayside.foundation.postgres import connect, database_url
 
     name = f"launcher_{secrets.token_hex(4)}"

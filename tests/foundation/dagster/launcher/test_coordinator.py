@@ -70,9 +70,11 @@ def test_a_launch_waits_for_the_end_of_a_short_run_and_no_longer(
 
 @pytest.mark.integration
 @pytest.mark.slow
-def test_the_limit_holds_and_a_burst_is_executed_once(token: str, postgres_url: str, tmp_path: Path) -> None:
+def test_the_limit_holds_and_a_burst_is_executed_once(
+    token: str, own_postgres_url: str, tmp_path: Path
+) -> None:
     project = make_project(tmp_path / "project", greeting="hello")
-    home = write_config(tmp_path / "home", postgres_url, {}, run_coordinator=QUEUE)
+    home = write_config(tmp_path / "home", own_postgres_url, {}, run_coordinator=QUEUE)
     workspace = {
         "python_file": {
             "relative_path": str(project / "defs.py"),
