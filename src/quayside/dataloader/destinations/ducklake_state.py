@@ -11,7 +11,6 @@ and pruning those rows. Does not belong here: what a strategy remembers.
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
@@ -88,10 +87,13 @@ def prune(con: duckdb.DuckDBPyConnection, config_id: int, table: str) -> None:
 
 def ensure(con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     """Make the table where it is missing."""
-    import duckdb
-
-    with suppress(duckdb.CatalogException):
-        con.execute(f"SELECT 1 FROM {_STATES} LIMIT 0")
+    # Asked of the catalog itself: by its name DuckLake would read all tables' columns, and once more in the transaction to come.
+    there = (
+        f"SELECT 1 FROM {CATALOG}.ducklake_table t JOIN {CATALOG}.ducklake_schema s USING (schema_id) "
+        f"WHERE t.table_name = {text(TABLE)} AND t.end_snapshot IS NULL "
+        f"AND s.schema_name = {text(SCHEMA)} AND s.end_snapshot IS NULL"
+    )
+    if ask(con, there):
         return
     with advisory_lock(settings, "quayside.dataloader.load_states"):
         con.execute(f"CREATE SCHEMA IF NOT EXISTS {CATALOG}.{SCHEMA}")
