@@ -62,6 +62,15 @@ def test_of_who_hangs_nobody_waits_for_ever(settings: Settings, monkeypatch: pyt
         pass
 
 
+def test_without_its_lock_a_transaction_goes_on_and_it_is_said(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+):
+    (settings.home / "duckdb" / "turn.lock").mkdir()
+    with turns.turn(settings):
+        pass
+    assert "do not take turns" in caplog.text
+
+
 def test_an_error_gives_it_back(settings: Settings, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(turns, "LONGEST_SECONDS", 600.0)
     with pytest.raises(ValueError, match="rubbish"), turns.turn(settings):

@@ -117,9 +117,8 @@ class Lake:
                 result = work(con)
                 con.execute("COMMIT")
             except BaseException:
-                with suppress(
-                    duckdb.TransactionException
-                ):  # a failed COMMIT has ended the transaction already
+                # A COMMIT that failed has ended the transaction already.
+                with suppress(duckdb.TransactionException):
                     con.execute("ROLLBACK")
                 raise
         return result

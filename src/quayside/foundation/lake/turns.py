@@ -7,6 +7,7 @@ that work and proves nothing: whoever has it for long loses it, whoever does not
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, Final
 from quayside.foundation.processes import try_lock
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from quayside.foundation.settings import Settings
 
 #: Of a transaction that takes longer, a conflict is a small part.
@@ -25,15 +28,13 @@ LONGEST_SECONDS: Final = 1.0
 PATIENCE_SECONDS: Final = 10.0
 _LOOK_EVERY_SECONDS: Final = 0.004
 
+_log = logging.getLogger(__name__)
+
 
 @contextmanager
 def turn(settings: Settings) -> Iterator[None]:
     """Have the turn for the block, at most `LONGEST_SECONDS` of it."""
-    lock = settings.home / "duckdb" / "turn.lock"
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    # The kernel gives it back when the process ends, however that happens.
-    while (handle := try_lock(lock)) is None and time.monotonic() < deadline:
-        time.sleep(_LOOK_EVERY_SECONDS)
+    handle = _wait(settings.home / "duckdb" / "turn.lock")
     if handle is None:
         yield
         return
@@ -50,4 +51,17 @@ def turn(settings: Settings) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+        timer.join()
         give_back()
+
+
+def _wait(lock: Path) -> int | None:
+    """The lock's open file, which the kernel gives back when the process ends, however that happens; None without a turn."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    try:
+        while (handle := try_lock(lock)) is None and time.monotonic() < deadline:
+            time.sleep(_LOOK_EVERY_SECONDS)
+    except OSError as error:  # another user's file, a full disk: no reason to lose a transaction
+        _log.warning("Lake transactions do not take turns: %s cannot be used (%s).", lock, error.strerror)
+        return None
+    return handle

@@ -129,7 +129,8 @@ class Server:
                 except ModuleNotFoundError as error:
                     LOGGER.warning("%s cannot be imported before runs of %s: %s.", name, task.location, error)
         # What every run asks first: its statement is compiled, and what the storage learns about its tables known, for all.
-        instance.get_run_by_id("none")
+        with suppress(Exception):  # a database that is away now is the runs' matter
+            instance.get_run_by_id("none")
         close_connections(instance)
         self._warm = Warm(instance, repository, self._records, task.socket, task.mirror_logs)
         found = openness.what_is_open(self._own_descriptors())
