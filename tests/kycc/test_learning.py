@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import copied_platform, private_settings
+from tests.conftest import copied_platform
+from tests.kycc.platforms import MOMENT, platform_with_batch
 from typer.testing import CliRunner
 
 from quayside.cli.kycc import app
 from quayside.foundation.errors import CheckFailedError, NotFoundError
-from quayside.foundation.postgres import connect, dispose_engines
+from quayside.foundation.postgres import connect
 from quayside.foundation.settings import Settings
-from quayside.kycc.generate import generate, write_outcomes, write_parquet
+from quayside.kycc.generate import generate, write_outcomes
 from quayside.kycc.labels import LabelResult, make_labels
 from quayside.kycc.scorecard import Scorecard
 from quayside.kycc.service import ScoringService
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-MOMENT = datetime(2026, 6, 30, tzinfo=UTC)
 BATCH = "LEARNING_TEST"
 
 
@@ -33,13 +32,7 @@ def original(
 ) -> Iterator[Settings]:
     """A platform with one batch of 200 parties, scored, to be copied."""
     folder = tmp_path_factory.mktemp("original")
-    for settings in private_settings(session_settings, folder, template_database):
-        service = ScoringService(settings)
-        service.ingest(write_parquet(generate(BATCH, 200, generated_at=MOMENT), folder / "batch"))
-        service.extract(BATCH)
-        service.score()
-        dispose_engines()
-        yield settings
+    yield from platform_with_batch(session_settings, template_database, folder, BATCH, scored=True)
 
 
 @pytest.fixture

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import copied_platform, private_settings
+from tests.conftest import copied_platform
+from tests.kycc.platforms import MOMENT, platform_with_batch
 
 from quayside.foundation.errors import NotFoundError
-from quayside.foundation.postgres import connect, dispose_engines
+from quayside.foundation.postgres import connect
 from quayside.foundation.settings import Settings
 from quayside.kycc import checks, scoring
 from quayside.kycc.generate import generate, write_parquet
@@ -19,7 +19,6 @@ from quayside.kycc.service import ScoringService
 
 pytestmark = pytest.mark.integration
 
-MOMENT = datetime(2026, 6, 30, tzinfo=UTC)
 BATCH = "SCORING_TEST"
 
 
@@ -29,12 +28,7 @@ def original(
 ) -> Iterator[Settings]:
     """A platform with one batch of 200 parties, its features computed, to be copied."""
     folder = tmp_path_factory.mktemp("original")
-    for settings in private_settings(session_settings, folder, template_database):
-        service = ScoringService(settings)
-        service.ingest(write_parquet(generate(BATCH, 200, generated_at=MOMENT), folder / "batch"))
-        service.extract(BATCH)
-        dispose_engines()
-        yield settings
+    yield from platform_with_batch(session_settings, template_database, folder, BATCH, scored=False)
 
 
 @pytest.fixture
