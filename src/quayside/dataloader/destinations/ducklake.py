@@ -87,8 +87,7 @@ class DuckLakeDestination:
         self._counted: tuple[int, int] | None = None
         self._committing = False
         # Many loads commit at once: DuckLake's own retries wait 100 ms at least, and give up after ten. The first are soon,
-        # since mostly one other was faster; later ones are far apart, since each of a crowd's costs CPU: 32 workers that
-        # commit together take 20 CPU seconds, and with waits that grow by 1.2 instead of 1.5 they take 42.
+        # since mostly one other was faster; later ones are far apart, since each retry of a crowd costs processor time.
         for setting, value in (("retry_wait_ms", 5), ("retry_backoff", 1.5), ("max_retry_count", 25)):
             con.execute(f"SET ducklake_{setting} = {value}")
 

@@ -1,7 +1,7 @@
 """Transactions of one machine's lake take turns, as long as they are short.
 
 DuckLake gives each snapshot a number, which whoever commits first gets. Everybody else who had begun by then reads the catalog
-anew and tries again, all of them at once again: five small loads side by side spend half of their time on that. A turn saves
+anew and tries again, all of them at once again: five small loads side by side spent a third of their processor time on that. A turn saves
 that work and proves nothing: whoever has it for long loses it, whoever does not get it goes without, and meets the conflict.
 """
 
